@@ -1,0 +1,1 @@
+"""Priors: frozen diffusion models that encode, decode and predict noise."""
