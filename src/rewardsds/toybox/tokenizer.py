@@ -1,0 +1,46 @@
+"""The toybox tokenizer: one token a word of the caption grammar, in the Hugging Face format."""
+
+from __future__ import annotations
+
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from rewardsds.toybox.captions import LONGEST_CAPTION, WORDS
+
+# The order is the ids. <eos> must not be 2: CLIPTextModel takes eos_token_id 2 to mean "the highest id".
+SPECIAL_TOKENS = ("<pad>", "<bos>", "<unk>", "<eos>")
+MAX_LENGTH = LONGEST_CAPTION + 2
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Lower-cases, strips accents, drops punctuation, and gives "<bos> words <eos>" of at most 24 ids.
+
+    `save_pretrained` writes it; `AutoTokenizer.from_pretrained` reads it back. Words outside the grammar
+    become <unk>; `captions.parse` names them.
+    """
+    vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *WORDS))}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFKD(),
+            normalizers.StripAccents(),
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(r"['’]s\b"), ""),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\W_]+"), behavior="removed")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>",
+        special_tokens=[("<bos>", vocabulary["<bos>"]), ("<eos>", vocabulary["<eos>"])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=MAX_LENGTH,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+        padding_side="right",
+        truncation_side="right",
+    )
