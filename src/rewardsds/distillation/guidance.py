@@ -1,0 +1,207 @@
+"""`RewardSDS`: the step as a loss that works in any training loop, with any differentiable renderer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rewardsds.distillation.losses.base import Loss
+from rewardsds.distillation.losses.sds import SDS
+from rewardsds.distillation.schedules import FixedRange, TimestepSchedule
+from rewardsds.distillation.step import StepRecord, StepSettings, distil
+from rewardsds.distillation.weighting import BestWorst, Uniform, Weighting
+from rewardsds.priors.base import Prior
+from rewardsds.rewards.base import Reward
+
+DEFAULT_WEIGHTING = BestWorst(k=1)
+DEFAULT_TIMESTEPS = FixedRange(0.02, 0.98)
+
+
+class RewardSDS:
+    """Reward-weighted score distillation (arXiv 2503.09601) as a loss.
+
+        guidance = RewardSDS(prior, reward, candidates=4, weighting=BestWorst(k=1))
+        loss = guidance(images, "a green apple")
+        loss.backward()
+
+    prior: a frozen diffusion model, see `load_prior`.
+    reward: a function of (images, prompts), see `load_reward`; None for plain SDS (`weighting=Uniform()`).
+    candidates: N, noises tried at every step.
+    weighting: rewards → weights; `Uniform()` is plain SDS: one candidate, and no reward.
+    loss: the residual; `SDS(guidance_scale)` unless given.
+    guidance_scale: of the default loss.
+    rollout_steps: S, DDIM steps from a noised candidate to its preview.
+    rollout_guidance_scale: guidance of the previews.
+    reward_steps: K; steps before K use the reward, later ones are plain SDS. None: all of them use it.
+    timesteps: from which range each step draws its timestep.
+    noise: "iid", or "antithetic" for pairs ε, −ε.
+    negative_prompt: text of the unconditional branch.
+    seed: of the generators that are made when a call is not given its own; item b has seed + b.
+
+    Raises ValueError for settings that cannot work together.
+    """
+
+    record: StepRecord
+    """What the last call did."""
+
+    def __init__(
+        self,
+        prior: Prior,
+        reward: Reward | None = None,
+        *,
+        candidates: int = 4,
+        weighting: Weighting = DEFAULT_WEIGHTING,
+        loss: Loss | None = None,
+        guidance_scale: float = 100.0,
+        rollout_steps: int = 1,
+        rollout_guidance_scale: float = 7.5,
+        reward_steps: int | None = None,
+        timesteps: TimestepSchedule = DEFAULT_TIMESTEPS,
+        noise: Literal["iid", "antithetic"] = "iid",
+        negative_prompt: str = "",
+        seed: int = 0,
+    ) -> None:
+        if candidates < 1:
+            raise ValueError(f"candidates must be at least 1, got {candidates}")
+        if candidates < weighting.minimum_candidates:
+            raise ValueError(
+                f"the weighting {weighting} needs at least {weighting.minimum_candidates} candidates, "
+                f"got {candidates}: raise candidates or lower k"
+            )
+        if rollout_steps < 1:
+            raise ValueError(f"rollout_steps must be at least 1, got {rollout_steps}")
+        if reward_steps is not None and reward_steps < 0:
+            raise ValueError(f"reward_steps must be 0 or more (or None for all steps), got {reward_steps}")
+        if noise not in ("iid", "antithetic"):
+            raise ValueError(f"noise must be 'iid' or 'antithetic', got {noise!r}")
+        if weighting.uses_rewards and reward is None and reward_steps != 0:
+            raise ValueError(
+                f"the weighting {weighting} needs a reward, and none was given: pass one (load_reward), "
+                "or weighting=Uniform() for plain SDS"
+            )
+        self.prior = prior
+        self.reward = reward
+        self.reward_steps = reward_steps
+        self.timesteps = timesteps
+        self.negative_prompt = negative_prompt
+        self.seed = seed
+        self.settings = StepSettings(
+            loss=SDS(guidance_scale) if loss is None else loss,
+            weighting=weighting,
+            candidates=candidates,
+            rollout_steps=rollout_steps,
+            rollout_guidance_scale=rollout_guidance_scale,
+            noise=noise,
+        )
+        self._next_step = 0
+        self._generators: list[torch.Generator] = []
+
+    def uses_reward(self, step: int) -> bool:
+        """Whether the step is reward-weighted; if not, it is plain SDS with one candidate."""
+        within = self.reward_steps is None or step < self.reward_steps
+        return self.reward is not None and self.settings.weighting.uses_rewards and within
+
+    def __call__(
+        self,
+        images: Tensor | None = None,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        latents: Tensor | None = None,
+        cameras: Any = None,
+        step: int | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+        previews: bool = False,
+    ) -> Tensor:
+        """A scalar whose gradient with respect to the latents is g, and whose value is ½‖g‖² over all items.
+
+        images: (3, H, W), (B, 3, H, W) or (B, V, 3, H, W) in [0, 1], with gradient; or
+        latents: (D, h, w), (B, D, h, w) or (B, V, D, h, w), with gradient.
+        prompt: one text for all items, or B texts.
+        cameras: camera-to-world (B, V, 4, 4) or (V, 4, 4), or an object that has them as `.camera_to_world`.
+        step: number of this step, from 0; None counts the calls.
+        generators: B CPU generators; item b draws from its own alone, so that a batch of B items draws what B
+            single runs draw.
+        previews: keep the decoded previews in `record.previews`.
+        """
+        if (images is None) == (latents is None):
+            raise ValueError("give either images or latents, and not both")
+        images, latents = _with_views(images, "images"), _with_views(latents, "latents")
+        given = images if images is not None else latents
+        assert given is not None
+        batch, views = given.shape[:2]
+        prompts = _prompts(prompt, batch)
+        camera_to_world = _camera_to_world(cameras, batch, views)
+        step = self._next_step if step is None else step
+        self._next_step = step + 1
+        if generators is None:
+            generators = self._own_generators(batch)
+        elif len(generators) != batch:
+            raise ValueError(f"{batch} items need {batch} generators, got {len(generators)}")
+
+        rewarded = self.uses_reward(step)
+        plain = replace(self.settings, candidates=1, weighting=Uniform())
+        z, g, self.record = distil(
+            self.prior,
+            self.reward if rewarded else None,
+            self.settings if rewarded else plain,
+            self.prior.condition(prompts, self.negative_prompt, camera_to_world),
+            images=images,
+            latents=latents,
+            t_range=self.timesteps(step),
+            generators=generators,
+            previews=previews,
+        )
+        # Linear in z, so that its gradient is g to the last bit; the value is put in without gradient.
+        linear = (z * g.to(z.dtype)).sum()
+        return linear + (self.record.loss.sum() - linear).detach()
+
+    def _own_generators(self, batch: int) -> list[torch.Generator]:
+        for item in range(len(self._generators), batch):
+            self._generators.append(torch.Generator().manual_seed(self.seed + item))
+        return self._generators[:batch]
+
+
+def _with_views(values: Tensor | None, name: str) -> Tensor | None:
+    """(C, H, W), (B, C, H, W) or (B, V, C, H, W) → (B, V, C, H, W)."""
+    if values is None:
+        return None
+    if values.ndim == 3:
+        return values[None, None]
+    if values.ndim == 4:
+        return values[:, None]
+    if values.ndim == 5:
+        return values
+    raise ValueError(
+        f"{name} must have shape (C, H, W), (items, C, H, W) or (items, views, C, H, W), "
+        f"got {tuple(values.shape)}"
+    )
+
+
+def _prompts(prompt: str | Sequence[str] | None, batch: int) -> list[str]:
+    if prompt is None:
+        raise ValueError("a prompt is needed: one text, or one for each item")
+    prompts = [prompt] * batch if isinstance(prompt, str) else list(prompt)
+    if len(prompts) != batch:
+        raise ValueError(f"{batch} items need {batch} prompts (or one text for all), got {len(prompts)}")
+    return prompts
+
+
+def _camera_to_world(cameras: Any, batch: int, views: int) -> Tensor | None:
+    """Any accepted form of cameras → (B, V, 4, 4), or None."""
+    if cameras is None:
+        return None
+    poses = getattr(cameras, "camera_to_world", cameras)
+    if isinstance(poses, Tensor) and poses.ndim == 3:
+        poses = poses[None].expand(batch, *poses.shape)
+    if not isinstance(poses, Tensor) or tuple(poses.shape) != (batch, views, 4, 4):
+        shape = tuple(poses.shape) if isinstance(poses, Tensor) else type(poses).__name__
+        raise ValueError(
+            "cameras must be camera-to-world matrices of shape (items, views, 4, 4) "
+            f"= ({batch}, {views}, 4, 4) or (views, 4, 4), "
+            f"got {shape}; several views of one item have shape (items, views, 3, H, W)"
+        )
+    return poses

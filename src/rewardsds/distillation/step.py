@@ -1,0 +1,176 @@
+"""One step of reward-weighted score distillation (RewardSDS, arXiv 2503.09601, eq. 4).
+
+    latents ─+ N noises→ candidates ─roll out→ previews ─reward→ rewards ─weigh→ weights w
+    g = ω(t) · Σ_n w_n · residual_n
+
+Axes: N candidates, B items (independent optimisations), V views of an item, D h w latent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rewardsds.distillation.candidates import Candidates, NoiseKind, draw_noise, noise_levels, rollout
+from rewardsds.distillation.losses.base import Loss
+from rewardsds.distillation.schedules import draw_timesteps
+from rewardsds.distillation.weighting import Weighting
+from rewardsds.priors.base import Condition, Prior
+from rewardsds.rewards.base import Reward
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """How a step is made; see `RewardSDS` for what each of them means."""
+
+    loss: Loss
+    weighting: Weighting
+    candidates: int
+    rollout_steps: int
+    rollout_guidance_scale: float
+    noise: NoiseKind = "iid"
+
+
+@dataclass
+class StepRecord:
+    """What one step did.
+
+    timesteps: (B,) long.
+    rewards: (N, B), or None for plain SDS.
+    weights: (N, B).
+    gradient_norm: (B,) ‖g‖₂ of each item's latents.
+    network_evaluations: images that the denoising network processed in this step, both branches counted.
+    seconds: stage → seconds: encode, predict, rollout, decode, reward, loss; absent where not run.
+    previews: (N, B, V, 3, H, W) in [0, 1], only on request.
+    loss: (B,) ½‖g‖², a figure to show; score distillation has no loss whose value means more.
+    """
+
+    timesteps: Tensor
+    rewards: Tensor | None
+    weights: Tensor
+    gradient_norm: Tensor
+    network_evaluations: int
+    seconds: dict[str, float]
+    previews: Tensor | None
+    loss: Tensor
+
+
+def distil(
+    prior: Prior,
+    reward: Reward | None,
+    settings: StepSettings,
+    condition: Condition,
+    *,
+    images: Tensor | None = None,
+    latents: Tensor | None = None,
+    t_range: tuple[float, float],
+    generators: Sequence[torch.Generator],
+    previews: bool = False,
+) -> tuple[Tensor, Tensor, StepRecord]:
+    """One step: returns z (B, V, D, h, w), which carries gradient, the g it should receive, and a record.
+
+    images: (B, V, 3, H, W) in [0, 1], or latents: (B, V, D, h, w); one of the two.
+    reward: None is plain SDS: all candidates count alike and nothing is rolled out, decoded or scored.
+    t_range: fractions of the prior's timesteps between which each item's t is drawn.
+    """
+    stopwatch = Stopwatch(prior.alphas_cumprod.device)
+    evaluations_before = prior.network_evaluations
+
+    with stopwatch("encode"):
+        z = latents if images is None else prior.encode(images)
+    assert z is not None
+
+    with torch.no_grad():
+        t = draw_timesteps(t_range, len(prior.alphas_cumprod), generators, z.device)
+        alpha, sigma = noise_levels(prior, t)
+        clean = z.detach().to(alpha.dtype)
+        noise = draw_noise(clean, settings.candidates, generators, settings.noise)
+        noisy = alpha * clean + sigma * noise
+
+        # The only call at t: its branches serve rollout and loss, each with its own guidance scale.
+        rolled = reward is not None or previews
+        unconditional = settings.loss.needs_unconditional or (
+            rolled and settings.rollout_guidance_scale != 1.0
+        )
+        with stopwatch("predict"):
+            prediction = prior.predict(noisy, t, condition, unconditional=unconditional)
+        candidates = Candidates(clean, noise, noisy, t, alpha, sigma, prediction, condition)
+
+        pictures = rewards = None
+        if rolled:
+            with stopwatch("rollout"):
+                final = rollout(prior, candidates, settings.rollout_steps, settings.rollout_guidance_scale)
+            with stopwatch("decode"):
+                pictures = prior.decode(final)
+        if reward is None or pictures is None:
+            weights = clean.new_full((settings.candidates, len(clean)), 1.0 / settings.candidates)
+        else:
+            with stopwatch("reward"):
+                rewards = checked_rewards(reward(pictures, condition.prompts), reward, pictures)
+            weights = settings.weighting(rewards, generators)
+
+        with stopwatch("loss"):
+            # Only candidates that count: the largest weights first, as many as any item has.
+            kept = int((weights != 0).sum(dim=0).max())
+            order = weights.abs().argsort(dim=0, descending=True, stable=True)[:kept]
+            chosen = candidates.select(order)
+            w = weights.gather(0, order)[:, :, None, None, None, None]
+            g = settings.loss.timestep_weight(chosen) * (w * settings.loss.residual(chosen)).sum(dim=0)
+
+    norm = g.flatten(1).norm(dim=1)
+    record = StepRecord(
+        timesteps=t,
+        rewards=rewards,
+        weights=weights,
+        gradient_norm=norm,
+        network_evaluations=prior.network_evaluations - evaluations_before,
+        seconds=stopwatch.seconds,
+        previews=pictures if previews else None,
+        loss=0.5 * norm.square(),
+    )
+    return z, g, record
+
+
+def checked_rewards(rewards: object, reward: Reward, pictures: Tensor) -> Tensor:
+    """The rewards (N, B) in float32 beside the latents, or a ValueError that names the reward."""
+    name = getattr(reward, "__name__", type(reward).__name__)
+    expected = tuple(pictures.shape[:2])
+    if not isinstance(rewards, Tensor):
+        raise ValueError(
+            f"the reward {name} returned {type(rewards).__name__}: it must return a tensor of shape "
+            f"(candidates, items) = {expected}"
+        )
+    if tuple(rewards.shape) != expected:
+        raise ValueError(
+            f"the reward {name} returned shape {tuple(rewards.shape)}: it must give one score for every "
+            f"candidate of every item, (candidates, items) = {expected}"
+        )
+    rewards = rewards.detach().to(device=pictures.device, dtype=torch.float32)
+    if not rewards.isfinite().all():
+        bad = int((~rewards.isfinite()).sum())
+        raise ValueError(
+            f"the reward {name} returned NaN or infinity for {bad} of {rewards.numel()} previews: "
+            "rewards must be finite"
+        )
+    return rewards
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by stage; waits for a CUDA device at the end of each, since its work is queued."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -1,0 +1,77 @@
+"""Finding and loading pretrained models: in the package, in a folder, or on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError
+
+Model = TypeVar("Model")
+
+
+def embedded_weights(name: str) -> Path:
+    """The folder of one of the toybox's models inside the package; it need not exist."""
+    return Path(str(resources.files("rewardsds.toybox"))) / "weights" / name
+
+
+def default_device_and_dtype(
+    device: torch.device | str | None, dtype: torch.dtype | None
+) -> tuple[torch.device, torch.dtype]:
+    """Where they are not given: CUDA if it is available; float32 on the CPU and float16 elsewhere."""
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return device, dtype or (torch.float32 if device.type == "cpu" else torch.float16)
+
+
+def load_from(
+    source: str | PathLike[str], what: str, examples: str, load: Callable[[str | Path], Model]
+) -> Model:
+    """Call `load` with a folder, or with the hub id if there is no such folder.
+
+    what: the kind of model, for messages ("prior"). examples: what else could have been given.
+
+    Raises ValueError in one line: where was looked, or why the files could not be read.
+    """
+    folder = Path(source).expanduser()
+    try:
+        if folder.is_dir():
+            return load(folder)
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(source)):
+            raise ValueError(f"no {what} at {folder.absolute()}: give {examples}")
+        return load(str(source))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if folder.is_dir():
+            raise ValueError(f"the {what} in {folder.absolute()} cannot be read: {reason}") from error
+        raise ValueError(
+            f"no {what} {str(source)!r}: there is no folder {folder.absolute()}, and the Hugging Face hub "
+            f"did not give it ({reason})"
+        ) from error
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without transformers' progress bars, and without a warning that every AutoencoderTiny provokes."""
+    from transformers.utils import logging as transformers_logging
+
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    diffusers_logger = logging.getLogger("diffusers.configuration_utils")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "passed to AutoencoderTiny" not in record.getMessage()
+
+    diffusers_logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        diffusers_logger.removeFilter(keep)
+        if had_bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,123 @@
+"""CLIP score: the cosine between a picture and its prompt (arXiv 2103.00020, 2104.08718)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoTokenizer, CLIPModel
+
+from rewardsds.pretrained import default_device_and_dtype, quiet_loading
+
+# Published with the original CLIP; used where a checkpoint has no preprocessor_config.json.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class CLIPReward:
+    """Cosine of the projected image and text features, in [−1, 1], meaned over the views of an item.
+
+    Any `CLIPModel`. Pictures are resized on the device (bicubic, antialiased); text features are kept.
+    """
+
+    def __init__(
+        self,
+        model: CLIPModel,
+        tokenizer: Any,
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+        batch_size: int | None = None,
+    ) -> None:
+        """batch_size: pictures in one call of the model; None is all of them at once."""
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(
+                f"batch_size must be at least 1, or None for all pictures at once, got {batch_size}"
+            )
+        self.model: Any = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self._mean = torch.tensor(mean, device=model.device).reshape(3, 1, 1)
+        self._std = torch.tensor(std, device=model.device).reshape(3, 1, 1)
+        self._text_features: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | PathLike[str],
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        batch_size: int | None = None,
+    ) -> CLIPReward:
+        """Load a folder or a hub id. device: CUDA where it is; dtype: float32 on the CPU, float16 on CUDA."""
+        device, dtype = default_device_and_dtype(device, dtype)
+        with quiet_loading():
+            model: Any = CLIPModel.from_pretrained(str(source), dtype=dtype, use_safetensors=True)
+            tokenizer = AutoTokenizer.from_pretrained(str(source))
+        return cls(model.to(device), tokenizer, *_normalisation(source), batch_size)
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """images (N, B, V, 3, H, W) in [0, 1], B prompts → cosines (N, B), meaned over V."""
+        if images.ndim != 6 or images.shape[1] != len(prompts):
+            raise ValueError(
+                f"images must have shape (candidates, items, views, 3, H, W) with one item for each of "
+                f"{len(prompts)} prompts, got {tuple(images.shape)}"
+            )
+        flat = images.flatten(0, 2).to(self._mean.device)
+        chunks = flat.split(self.batch_size or len(flat))
+        image_features = torch.cat([self.image_features(chunk) for chunk in chunks]).unflatten(
+            0, images.shape[:3]
+        )
+        text_features = torch.stack([self.text_features(prompt) for prompt in prompts])
+        cosine = torch.einsum("nbvc,bc->nbv", image_features, text_features)
+        return cosine.mean(dim=2).to(images.device)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """(M, 3, H, W) in [0, 1] → unit vectors (M, C), float32. Carries gradient where the images do."""
+        size = self.model.config.vision_config.image_size
+        if images.shape[-2:] != (size, size):
+            images = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
+            images = images.clamp(0.0, 1.0)  # bicubic overshoots
+        pixels = (images - self._mean) / self._std
+        features = self.model.get_image_features(pixel_values=pixels.to(self.model.dtype)).pooler_output
+        return F.normalize(features.float(), dim=-1)
+
+    def text_features(self, prompt: str) -> Tensor:
+        """A unit vector (C,), float32."""
+        if prompt not in self._text_features:
+            length = min(
+                self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings
+            )
+            tokens = self.tokenizer(
+                prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            )
+            with torch.no_grad():
+                # No attention mask, as CLIP was trained: the text tower is causal, read at the end token.
+                features = self.model.get_text_features(
+                    input_ids=tokens["input_ids"].to(self.model.device)
+                ).pooler_output
+            self._text_features[prompt] = F.normalize(features[0].float(), dim=-1)
+        return self._text_features[prompt]
+
+
+def _normalisation(source: str | PathLike[str]) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation from the checkpoint's preprocessor_config.json, else the published ones."""
+    from transformers.utils.hub import cached_file
+
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        file = folder / "preprocessor_config.json"
+        found = file if file.is_file() else None
+    else:
+        found = cached_file(
+            str(source), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
+        )
+    if found is None:
+        return CLIP_MEAN, CLIP_STD
+    config = json.loads(Path(found).read_text(encoding="utf-8"))
+    return config.get("image_mean", CLIP_MEAN), config.get("image_std", CLIP_STD)

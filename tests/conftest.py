@@ -1,0 +1,40 @@
+"""Fixtures that several folders share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before any test imports a library that could look for the network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+from hypothesis import settings
+
+# No deadline for an example: tests may run beside other work. The same examples every time.
+settings.register_profile("rewardsds", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("rewardsds")
+
+
+@pytest.fixture(scope="session")
+def tiny_prior_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random multi-view prior in the diffusers layout (16×16 pictures, 4×8×8 latents)."""
+    import tiny_models
+
+    return tiny_models.save_prior(tmp_path_factory.mktemp("models") / "prior")
+
+
+@pytest.fixture(scope="session")
+def tiny_single_view_prior_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without camera embedding: a plain text-to-image prior."""
+    import tiny_models
+
+    return tiny_models.save_prior(tmp_path_factory.mktemp("models") / "prior2d", multiview=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random CLIPModel with tokenizer (16×16 pictures)."""
+    import tiny_models
+
+    return tiny_models.save_clip(tmp_path_factory.mktemp("models") / "clip")

@@ -1,0 +1,86 @@
+"""Finding priors."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from rewardsds import pretrained
+from rewardsds.priors.load import load_prior
+
+
+def test_a_folder_given_as_text_or_path(tiny_prior_folder: Path):
+    for source in (tiny_prior_folder, str(tiny_prior_folder)):
+        prior = load_prior(source, device="cpu")
+        assert prior.unet.dtype == torch.float32
+        assert prior.unet.device.type == "cpu"
+
+
+def test_precision_is_that_asked_for_whatever_the_file_has(tiny_prior_folder: Path, tmp_path: Path):
+    half = tmp_path / "half"
+    shutil.copytree(tiny_prior_folder, half)
+    prior = load_prior(tiny_prior_folder, device="cpu")
+    for part in ("unet", "vae", "text_encoder"):
+        getattr(prior, part).half().save_pretrained(half / part)
+    loaded = load_prior(half, device="cpu")
+    for part in ("unet", "vae", "text_encoder"):
+        assert {p.dtype for p in getattr(loaded, part).parameters()} == {torch.float32}
+    lower = load_prior(tiny_prior_folder, device="cpu", dtype=torch.bfloat16)
+    assert {p.dtype for p in lower.unet.parameters()} == {torch.bfloat16}
+    noisy = torch.randn(1, 1, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    prediction = lower.predict(noisy, torch.tensor([5]), lower.condition(["a"]))
+    assert prediction.conditional.dtype == torch.float32
+    assert lower.decode(noisy).dtype == lower.encode(torch.rand(1, 3, 16, 16)).dtype == torch.float32
+
+
+def test_loading_draws_no_progress_bar(tiny_prior_folder: Path, capfd: pytest.CaptureFixture[str]):
+    load_prior(tiny_prior_folder, device="cpu")
+    assert capfd.readouterr().err == ""
+
+
+def test_toybox_without_weights_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rewardsds.priors.load.embedded_weights", lambda name: tmp_path / name)
+    with pytest.raises(ValueError, match=r"not installed.*prior.*rewardsds toybox train") as error:
+        load_prior("toybox")
+    assert str(tmp_path) in str(error.value)
+
+
+def test_toybox_is_looked_for_inside_the_package():
+    folder = pretrained.embedded_weights("prior")
+    assert folder.parts[-4:] == ("rewardsds", "toybox", "weights", "prior")
+
+
+@pytest.mark.parametrize("source", ["nowhere", "./no/where", "/no/where/at/all", "~/nowhere/prior"])
+def test_a_missing_folder_says_where_it_looked(source: str):
+    with pytest.raises(ValueError, match=r"no prior at /.*give 'toybox'") as error:
+        load_prior(source)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_lacks_parts_names_them(tiny_prior_folder: Path, tmp_path: Path):
+    folder = tmp_path / "partial"
+    shutil.copytree(tiny_prior_folder, folder)
+    shutil.rmtree(folder / "vae")
+    shutil.rmtree(folder / "scheduler")
+    with pytest.raises(ValueError, match="it lacks vae, scheduler"):
+        load_prior(folder)
+
+
+def test_a_damaged_file_is_one_line(tiny_prior_folder: Path, tmp_path: Path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_prior_folder, folder)
+    weights = next((folder / "text_encoder").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="cannot be read") as error:
+        load_prior(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unreachable_hub_id_is_one_line():
+    """Tests run with HF_HUB_OFFLINE: nothing is downloaded, and the message says what was tried."""
+    with pytest.raises(ValueError, match="no prior 'nobody/nothing-here': there is no folder") as error:
+        load_prior("nobody/nothing-here")
+    assert "\n" not in str(error.value)

@@ -1,0 +1,129 @@
+"""CLIP reward on a random checkpoint, against transformers' own forward pass and image processor."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoTokenizer, CLIPModel
+
+from rewardsds.rewards.clip import CLIP_MEAN, CLIP_STD, CLIPReward
+from rewardsds.rewards.load import load_reward
+
+PROMPTS = ["a red apple", "the black backpack on a car"]
+
+
+@pytest.fixture(scope="module")
+def reward(tiny_clip_folder: Path) -> CLIPReward:
+    return CLIPReward.from_pretrained(tiny_clip_folder, device="cpu")
+
+
+def pictures(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_scores_are_the_models_logits_without_their_scale(reward: CLIPReward, tiny_clip_folder: Path):
+    model = CLIPModel.from_pretrained(tiny_clip_folder)
+    tokens = AutoTokenizer.from_pretrained(tiny_clip_folder)(
+        PROMPTS, padding="max_length", max_length=12, return_tensors="pt"
+    )
+    images = pictures(3, 2, 4, 3, 16, 16)
+    mean, std = (torch.tensor(x).reshape(3, 1, 1) for x in (CLIP_MEAN, CLIP_STD))
+    with torch.no_grad():
+        logits = model(
+            input_ids=tokens["input_ids"], pixel_values=((images - mean) / std).flatten(0, 2)
+        ).logits_per_image.reshape(3, 2, 4, 2)
+        scale = model.logit_scale.exp()
+    by_hand = torch.stack([logits[:, b, :, b].mean(dim=1) / scale for b in range(2)], dim=1)
+    scores = reward(images, PROMPTS)
+    assert scores.shape == (3, 2)
+    torch.testing.assert_close(scores, by_hand, rtol=1e-4, atol=1e-6)
+
+
+def test_resizing_is_that_of_pillow(reward: CLIPReward):
+    """Features of a 64² picture equal those of Pillow's bicubic reduction, up to its rounding to 8 bits."""
+    smooth = torch.nn.functional.interpolate(pictures(1, 3, 8, 8), (64, 64), mode="bilinear")
+    bytes_ = (smooth[0] * 255).round().to(torch.uint8)
+    resized = Image.fromarray(bytes_.permute(1, 2, 0).numpy()).resize((16, 16), Image.Resampling.BICUBIC)
+    reduced = torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1)[None] / 255
+    torch.testing.assert_close(
+        reward.image_features(bytes_[None] / 255), reward.image_features(reduced), rtol=0, atol=2e-3
+    )
+
+
+def test_chunks_change_nothing(reward: CLIPReward):
+    chunked = CLIPReward(reward.model, reward.tokenizer, batch_size=5)
+    images = pictures(3, 2, 2, 3, 16, 16)
+    torch.testing.assert_close(chunked(images, PROMPTS), reward(images, PROMPTS))
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        CLIPReward(reward.model, reward.tokenizer, batch_size=0)
+
+
+def test_each_item_is_scored_against_its_own_prompt(reward: CLIPReward):
+    images = pictures(2, 2, 1, 3, 16, 16)
+    swapped = reward(images.flip(1), PROMPTS[::-1])
+    torch.testing.assert_close(swapped.flip(1), reward(images, PROMPTS))
+    assert reward(images, PROMPTS).abs().max() <= 1
+    with pytest.raises(ValueError, match=r"2 prompts, got \(2, 1, 1, 3, 16, 16\)"):
+        reward(images[:, :1], PROMPTS)
+
+
+def test_texts_are_encoded_once(reward: CLIPReward, monkeypatch: pytest.MonkeyPatch):
+    first = reward.text_features("a green car")
+    torch.testing.assert_close(first.norm(), torch.tensor(1.0))
+
+    def forbidden(*arguments: object, **keywords: object) -> None:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(reward.model, "get_text_features", forbidden)
+    assert torch.equal(reward.text_features("a green car"), first)
+
+
+def test_gradient_reaches_the_pictures_and_not_the_weights(reward: CLIPReward):
+    images = pictures(1, 1, 1, 3, 24, 24).requires_grad_()
+    reward(images, ["a red apple"]).sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().max() > 0
+    assert not any(parameter.requires_grad for parameter in reward.model.parameters())
+
+
+def test_normalisation_of_the_checkpoint_is_used(tiny_clip_folder: Path, tmp_path: Path, reward: CLIPReward):
+    folder = tmp_path / "clip"
+    shutil.copytree(tiny_clip_folder, folder)
+    config = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(config))
+    own = CLIPReward.from_pretrained(folder, device="cpu")
+    # The picture that each normalisation turns into zeros.
+    grey = torch.tensor(config["image_mean"]).reshape(3, 1, 1).expand(1, 3, 16, 16)
+    published = torch.tensor(CLIP_MEAN).reshape(3, 1, 1).expand(1, 3, 16, 16)
+    torch.testing.assert_close(own.image_features(grey), reward.image_features(published))
+
+
+def test_load_reward_takes_a_folder_and_a_function(tiny_clip_folder: Path):
+    assert isinstance(load_reward(tiny_clip_folder, device="cpu"), CLIPReward)
+    assert isinstance(load_reward(str(tiny_clip_folder), device="cpu"), CLIPReward)
+
+    def mine(images: torch.Tensor, prompts: object) -> torch.Tensor:
+        return images.mean(dim=(2, 3, 4, 5))
+
+    assert load_reward(mine) is mine
+
+
+def test_what_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ValueError, match=r"no reward at /.*give 'clip'"):
+        load_reward("nowhere")
+    with pytest.raises(ValueError, match="no reward 'nobody/nothing-here'"):
+        load_reward("nobody/nothing-here")
+    with pytest.raises(ValueError, match="is not a CLIP model"):
+        load_reward(tmp_path)
+    with pytest.raises(ValueError, match="got float"):
+        load_reward(math.pi)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr("rewardsds.rewards.load.embedded_weights", lambda name: tmp_path / name)
+    with pytest.raises(ValueError, match=r"not installed.*rewardsds toybox train"):
+        load_reward("clip")
