@@ -144,11 +144,15 @@ _SPLITS = ("train", "validation", "test")
 def _sample(split: str, rng: np.random.Generator) -> SceneSpec:
     if split not in _SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(_SPLITS)}")
-    while True:
+    spec = captions.sample_spec(rng)
+    # Scenes of one group belong to every split: there is no combination to hold out. The others are drawn again
+    # among their like until one belongs, so that every split has the same share of each.
+    single = len(spec.groups) == 1
+    while not single and captions.split_of(spec) != split:
         spec = captions.sample_spec(rng)
-        # Scenes of a single toy belong to every split: there is no combination to hold out.
-        if len(spec.groups) == 1 or captions.split_of(spec) == split:
-            return spec
+        while len(spec.groups) == 1:
+            spec = captions.sample_spec(rng)
+    return spec
 
 
 def _cameras(

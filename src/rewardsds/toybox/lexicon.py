@@ -65,6 +65,12 @@ def plural(noun: str) -> str:
     return IRREGULAR_PLURALS.get(noun, noun + "s")
 
 
+def words_of(kind: str) -> set[str]:
+    """Every word that names the kind, in the singular and the plural."""
+    nouns = (kind, *SYNONYMS.get(kind, ()))
+    return {*nouns, *(plural(noun) for noun in nouns)}
+
+
 def split_words(text: str) -> list[str]:
     """Lower-case words without accents, and punctuation that ends a phrase (",", ";", ".", ":").
 

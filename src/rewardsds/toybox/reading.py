@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rewardsds.toybox.lexicon import LONGEST_PHRASE, PHRASES, split_words
-from rewardsds.toybox.specification import MOST_TOYS, WEARERS, Group, Relation, SceneSpec
+from rewardsds.toybox.specification import KINDS, MOST_TOYS, WEARERS, Group, Relation, SceneSpec
 from rewardsds.toybox.writing import noun_phrase
 
 
@@ -14,7 +15,8 @@ from rewardsds.toybox.writing import noun_phrase
 class Parsed:
     """What was understood of a prompt.
 
-    spec: the scene, or None if no toy was named. unknown: the words outside WORDS, in order, each once.
+    spec: the scene, or None if no toy was named. unknown: the words outside WORDS and of kinds
+    that were not allowed, in order, each once.
     dropped: the groups that no longer fitted into a scene of three toys, as captions ("two red dogs").
     """
 
@@ -23,8 +25,8 @@ class Parsed:
     dropped: list[str] = field(default_factory=list)
 
 
-def parse(prompt: str) -> Parsed:
-    """Reads any string; never raises.
+def parse(prompt: str, kinds: Collection[str] = KINDS) -> Parsed:
+    """Reads any string; never raises. Words for kinds of toy that are not in `kinds` count as unknown.
 
     Case, accents and punctuation do not matter. What cannot be shown is read as the nearest thing that can:
     a car "wearing" a hat is a car "with" a hat, two dogs "on top of" a cube are "next to" it.
@@ -35,7 +37,7 @@ def parse(prompt: str) -> Parsed:
     while position < len(words):
         for length in range(min(LONGEST_PHRASE, len(words) - position), 0, -1):
             item = PHRASES.get(tuple(words[position : position + length]))
-            if item is not None:
+            if item is not None and not (item[0] == "kind" and item[1][0] not in kinds):
                 reader.take(*item)
                 position += length
                 break
