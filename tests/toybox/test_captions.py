@@ -450,3 +450,10 @@ def test_the_world_is_as_large_as_promised():
     assert len(set(COLOURS)) == 11
     assert set(WEARERS) | set(STANDS) <= set(KINDS)
     assert list(WORDS) == sorted(set(WORDS))
+
+
+def test_kinds_that_are_not_allowed_are_reported_like_any_unknown_word():
+    parsed = parse("a blue sofa next to a green apple", kinds=("apple", "penguin"))
+    assert parsed.unknown == ["sofa"]
+    assert parsed.spec == SceneSpec((Group("apple", "green"),))
+    assert parse("two puppies", kinds=("apple",)).spec is None

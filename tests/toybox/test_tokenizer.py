@@ -96,3 +96,12 @@ def test_saved_and_loaded(tokenizer, tmp_path, capfd):
         2,
         3,
     )
+
+
+def test_kinds_without_words_become_unknown_and_no_other_id_moves():
+    everything, core = build_tokenizer(), build_tokenizer(kinds=("apple", "penguin"))
+    known = "two green apples and a penguin in the snow"
+    assert core(known).input_ids == everything(known).input_ids
+    for word in ("sofa", "couches", "puppies", "sheep", "mug"):
+        assert core(word).input_ids == [1, 2, 3]
+        assert everything(word).input_ids != [1, 2, 3]

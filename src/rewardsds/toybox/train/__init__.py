@@ -1,0 +1,69 @@
+"""Training of the toybox's networks: `train(TrainSettings(...))`, or `python -m rewardsds.toybox.train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rewardsds.toybox.train.settings import STAGES, StageName, StageSettings, TrainSettings
+
+__all__ = ["STAGES", "StageName", "StageSettings", "TrainSettings", "train"]
+
+
+def train(settings: TrainSettings, log: Callable[[str], None] | None = None) -> Path:
+    """Runs the stages asked for, each from its last checkpoint on; returns the folder of exported weights.
+
+    `log` takes lines of progress (standard error without it). Raises ValueError when a stage needs a model
+    that has not been trained yet, or for data and checkpoints that do not fit.
+    """
+    from rewardsds.toybox.train.common import say
+
+    log = log or say
+    stages = STAGES if settings.stage == "all" else (settings.stage,)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    for stage in stages:
+        log(f"— {stage}")
+        _run(stage, settings, log)
+    return settings.out / "weights"
+
+
+def _run(stage: StageName, settings: TrainSettings, log: Callable[[str], None]) -> None:
+    own = settings.resolve(stage)
+    out, device, seed = settings.out, settings.device, settings.seed
+    if stage == "autoencoder":
+        from rewardsds.toybox.train.autoencoder import train_autoencoder
+
+        train_autoencoder(_data(settings, "train", log), out, own, seed, device, log)
+    elif stage == "clip":
+        from rewardsds.toybox.train.clip import train_clip
+
+        train_clip(_data(settings, "train", log), out, own, seed, device, log)
+    elif stage == "prior":
+        from rewardsds.toybox.train.prior import train_prior
+
+        train_prior(_data(settings, "train", log), out, own, seed, device, log, compiled=settings.compile)
+    elif stage == "judge":
+        from rewardsds.toybox.train.judge import train_judge
+
+        train_judge(_data(settings, "judge", log), out, own, seed, device, log)
+    else:
+        from rewardsds.toybox.train.card import write_card
+
+        write_card(_data(settings, "validation", log), out, own.batch, seed, device, log)
+
+
+def _data(settings: TrainSettings, name: str, log: Callable[[str], None]):
+    """The data set `name` of the run's data folder, rendered first where it is missing."""
+    from rewardsds.toybox.data import generate, load
+
+    folder = settings.data / name
+    if (folder / "scenes.jsonl").exists():
+        return load(folder)
+    share, seed, split = {
+        "train": (1, 0, "train"),
+        "judge": (8, 1, "train"),
+        "validation": (20, 2, "validation"),
+    }[name]
+    sets = max(settings.sets // share, 1)
+    log(f"rendering {sets} scenes into {folder}")
+    return generate(folder, sets, settings.seed + seed, split, workers=settings.workers)

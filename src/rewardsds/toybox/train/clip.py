@@ -1,0 +1,202 @@
+"""Stage 2: the CLIP that scores pictures and whose text tower conditions the prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rewardsds.toybox import captions
+from rewardsds.toybox.data import ToyboxData
+from rewardsds.toybox.models import TEXT_LENGTH, build_clip, export_clip, load_autoencoder, normalise
+from rewardsds.toybox.specification import COLOURS, GROUNDS, KINDS
+from rewardsds.toybox.tokenizer import build_tokenizer
+from rewardsds.toybox.train.common import Draws, Progress, fit, say, write_record
+from rewardsds.toybox.train.negatives import hard_negatives
+from rewardsds.toybox.train.pictures import (
+    FRONT,
+    augment,
+    choose_views,
+    grounds_of,
+    kinds_of,
+    pictures,
+    reconstruct,
+    truth,
+)
+from rewardsds.toybox.train.settings import StageSettings
+
+RECONSTRUCTED = 0.25
+"""Share of the pictures that pass through the autoencoder: the CLIP will score decoded previews."""
+
+
+class Scaffold(nn.Module):
+    """The CLIP with heads that are thrown away after training: which toys and what ground a picture shows.
+
+    The contrastive loss alone needs many more pictures before patches mean anything. One head reads the
+    pooled state; another binds kinds to colours at each patch, before the last layer, so that the pooled
+    state has something to collect.
+    """
+
+    def __init__(self, clip: Any) -> None:
+        super().__init__()
+        self.clip = clip
+        width = clip.config.vision_config.hidden_size
+        self.pairs = nn.Linear(width, len(KINDS) * len(COLOURS))
+        self.kinds = nn.Linear(width, len(KINDS))
+        self.ground = nn.Linear(width, len(GROUNDS))
+        self.patches = Binding(width)
+
+    def forward(self, pixels: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """Pixels (M, 3, 64, 64) normalised and tokens (L, T) → normalised embeddings and the heads'
+        logits.
+        """
+        seen = self.clip.vision_model(pixel_values=pixels, output_hidden_states=True)
+        pooled, patches = seen.pooler_output, seen.hidden_states[-2][:, 1:]
+        read = self.clip.text_model(input_ids=tokens).pooler_output
+        patch_kinds, patch_pairs = self.patches(patches)
+        return {
+            "image": F.normalize(self.clip.visual_projection(pooled), dim=-1),
+            "text": F.normalize(self.clip.text_projection(read), dim=-1),
+            "kinds": self.kinds(pooled),
+            "pairs": self.pairs(pooled).unflatten(-1, (len(KINDS), len(COLOURS))),
+            "ground": self.ground(pooled),
+            "patch_kinds": patch_kinds,
+            "patch_pairs": patch_pairs,
+        }
+
+
+class Binding(nn.Module):
+    """Which kinds, and which kinds in which colours, are somewhere among the places of a feature map.
+
+    A place votes for kind k in colour c with k's score plus c's; the places' votes are joined by a soft
+    maximum. (M, L, width) → kind logits (M, K) and pair logits (M, K, C).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.kind = nn.Linear(width, len(KINDS))
+        self.colour = nn.Linear(width, len(COLOURS))
+        self.bias = nn.Parameter(torch.full((len(KINDS),), -7.0))
+        self.pair_bias = nn.Parameter(torch.full((len(KINDS), len(COLOURS)), -9.0))
+
+    def forward(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        kind, colour = self.kind(places).float(), self.colour(places).float()
+        # Soft maximum over places, stable: each row is taken out at its largest value and put back.
+        top_kind, top_colour = kind.amax(1, keepdim=True), colour.amax(1, keepdim=True)
+        votes = torch.einsum("mlk,mlc->mkc", (kind - top_kind).exp(), (colour - top_colour).exp())
+        top = top_kind.squeeze(1)[:, :, None] + top_colour.squeeze(1)[:, None, :]
+        pairs = votes.clamp_min(1e-12).log() + top + self.pair_bias
+        return kind.logsumexp(1) + self.bias, pairs
+
+
+def presence_loss(logits: Tensor, present: Tensor, asked: Tensor, positive: float) -> Tensor:
+    """Binary cross-entropy, a mean over pictures of the sum over questions; present ones weigh `positive`."""
+    weight = asked * (1 + (positive - 1) * present)
+    return (
+        (F.binary_cross_entropy_with_logits(logits, present, reduction="none") * weight)
+        .flatten(1)
+        .sum(1)
+        .mean()
+    )
+
+
+def train_clip(
+    data: ToyboxData,
+    out: Path,
+    settings: StageSettings,
+    seed: int = 0,
+    device: str = "cpu",
+    log: Callable[[str], None] = say,
+    stop_after: int | None = None,
+) -> Progress:
+    """Trains and exports to out/weights/clip and out/weights/prior/{text_encoder,tokenizer}.
+
+    Loss: symmetric InfoNCE in the batch, with two wrong captions of each picture's own added (colours swapped
+    between toys, a wrong colour, a wrong kind, left for right), and the presence losses of `Scaffold`. Pairs
+    of scenes with the same toys are no negatives of each other: their captions may fit both.
+    """
+    tokenizer: Any = build_tokenizer()
+    autoencoder = load_autoencoder(out / "weights").to(device, memory_format=torch.channels_last)
+    torch.manual_seed(seed + 1)
+    model = Scaffold(build_clip(tokenizer)).to(device)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        draws = Draws.of(seed + 1, step)
+        scenes = draws.numpy.integers(0, len(data), settings.batch)
+        views = choose_views(data, scenes, draws)
+        images = pictures(data, scenes, views, device)
+        images = augment(reconstruct(autoencoder, images, draws, RECONSTRUCTED), draws)
+        true, wrong, other = [], [], []
+        for scene, view in zip(scenes, views):
+            spec, toys = data.scenes[scene]["spec"], data.scenes[scene]["toys"]
+            negatives = hard_negatives(spec, toys, bool(view == FRONT), draws.numpy)
+            for texts, described in zip((true, wrong, other), (spec, *negatives)):
+                texts.append(captions.describe(described, draws.numpy))
+        tokens = tokenise(tokenizer, true + wrong + other)
+        longest = int(
+            (tokens != tokenizer.pad_token_id).sum(dim=1).max()
+        )  # what follows the end is never read
+        found = model(normalise(images), tokens[:, :longest].to(device))
+        present, asked = (part.to(device) for part in truth(data, scenes, views))
+        kinds, asked_kinds = kinds_of(present, asked)
+        contrast, accuracy = contrastive_loss(
+            found["image"], found["text"], model.clip.logit_scale, same_toys(data, scenes).to(device)
+        )
+        heads = presence_loss(found["pairs"], present, asked, 4.0) + presence_loss(
+            found["patch_pairs"], present, asked, 4.0
+        )
+        heads = heads + 0.5 * presence_loss(found["kinds"], kinds, asked_kinds, 2.0)
+        heads = heads + 0.5 * presence_loss(found["patch_kinds"], kinds, asked_kinds, 2.0)
+        ground = F.cross_entropy(found["ground"], grounds_of(data, scenes).to(device))
+        value = contrast + 0.1 * heads + 0.1 * ground
+        return value, {
+            "contrast": contrast.detach(),
+            "heads": heads.detach(),
+            "ground": ground.detach(),
+            "top1": accuracy,
+        }
+
+    folder = out / "clip"
+    progress = fit(model, loss, settings, folder, log, stop_after)
+    if progress.finished:
+        export_clip(model.clip, tokenizer, out / "weights")
+        write_record(folder, settings, progress, device, scenes=len(data), seed=seed)
+    return progress
+
+
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+    """Symmetric InfoNCE (arXiv 2103.00020) with own wrong captions: image (M, P), text (3M, P), same (M, M).
+
+    The text's rows are M true captions and twice M wrong ones. Returns the loss and the share of pictures
+    whose own caption scores highest.
+    """
+    count = len(image)
+    scale = scale.exp().clamp(max=100)
+    true, wrong, other = text.split(count)
+    logits = (scale * image @ true.T).masked_fill(
+        same & ~torch.eye(count, dtype=torch.bool, device=same.device), -1e4
+    )
+    own = scale * torch.stack([(image * wrong).sum(-1), (image * other).sum(-1)], dim=1)
+    target = torch.arange(count, device=image.device)
+    forwards = torch.cat([logits, own], dim=1)
+    value = 0.5 * (F.cross_entropy(forwards, target) + F.cross_entropy(logits.T, target))
+    return value, (forwards.detach().argmax(1) == target).float().mean()
+
+
+def same_toys(data: ToyboxData, scenes) -> Tensor:
+    """(M, M) whether two scenes show the same toys in the same colours."""
+    names = [tuple(sorted(data.scenes[scene]["toys"])) for scene in scenes]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    labels = torch.tensor([numbers[name] for name in names])
+    return labels[:, None] == labels[None, :]
+
+
+def tokenise(tokenizer: Any, texts: list[str]) -> Tensor:
+    """(M, 24) ids, padded."""
+    return tokenizer(
+        texts, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
+    ).input_ids

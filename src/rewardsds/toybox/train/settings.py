@@ -1,0 +1,122 @@
+"""What a training run is told: which stages, on what data, for how long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rewardsds.toybox.specification import KINDS
+
+Preset = Literal["cpu", "gpu"]
+StageName = Literal["autoencoder", "clip", "prior", "judge", "card"]
+STAGES: tuple[StageName, ...] = ("autoencoder", "clip", "prior", "judge", "card")
+
+
+class StageSettings(BaseModel):
+    """One stage's optimisation: AdamW, linear warm-up, cosine decay, an exponential average of the weights.
+
+    minutes: the stage ends at `steps` or after so many minutes of training, whichever comes first; the
+    learning rate follows whichever of the two is further on. Without a limit a run depends on its settings
+    alone.
+    batch: scenes a step (four views each in the prior's four-view batches, one view elsewhere).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: float = Field(default=0.03, ge=0, lt=1)
+    final_rate: float = Field(default=0.05, ge=0, le=1)
+    clip_norm: float = Field(default=1.0, gt=0)
+    average: float = Field(default=0.999, ge=0, lt=1)
+    minutes: float | None = Field(default=None, gt=0)
+    checkpoint_minutes: float = Field(default=3.0, ge=0)
+
+
+CORE_KINDS = (
+    "apple", "backpack", "bag", "banana", "car", "couch", "cube", "dog", "hat", "penguin", "sheep", "table",
+    "tree",
+)  # fmt: skip
+"""What two hours of two CPU cores can teach the prior to draw well; the other networks learn every kind."""
+
+
+class PriorSettings(StageSettings):
+    """kinds: the kinds of toy that the prior is trained on; its tokenizer does not know the others."""
+
+    kinds: tuple[str, ...] = KINDS
+
+
+def stage_settings(preset: Preset, stage: StageName) -> StageSettings:
+    """Settings of a stage: `cpu` for about 95 minutes on two cores, `gpu` for about as long on one
+    data-centre GPU.
+    """
+    return _PRESETS[preset][stage].model_copy()
+
+
+_PRESETS: dict[Preset, dict[StageName, StageSettings]] = {
+    "cpu": {
+        "autoencoder": StageSettings(steps=2200, batch=24, learning_rate=2e-3, average=0.995, minutes=8),
+        "clip": StageSettings(
+            steps=1600, batch=64, learning_rate=1e-3, weight_decay=0.05, average=0.99, minutes=12
+        ),
+        "prior": PriorSettings(
+            steps=6000, batch=12, learning_rate=1.3e-3, average=0.998, minutes=60, kinds=CORE_KINDS
+        ),
+        "judge": StageSettings(
+            steps=1500, batch=48, learning_rate=2e-3, weight_decay=0.02, average=0.99, minutes=10
+        ),
+        "card": StageSettings(steps=1, batch=64, learning_rate=1.0),
+    },
+    "gpu": {
+        "autoencoder": StageSettings(steps=20_000, batch=128, learning_rate=1e-3, average=0.999),
+        "clip": StageSettings(steps=30_000, batch=512, learning_rate=8e-4, weight_decay=0.05, average=0.999),
+        "prior": PriorSettings(steps=60_000, batch=128, learning_rate=1e-3, average=0.9995),
+        "judge": StageSettings(steps=20_000, batch=256, learning_rate=1e-3, weight_decay=0.02, average=0.999),
+        "card": StageSettings(steps=1, batch=256, learning_rate=1.0),
+    },
+}
+
+
+class TrainSettings(BaseModel):
+    """A training run.
+
+    data: a folder with the data sets `train`, `validation` and `judge`; those that are missing are rendered.
+    out: where checkpoints, logs and the exported `weights` go. A stage that was stopped continues from its
+        last checkpoint, a finished one is left alone.
+    stage: one stage alone, or all of them in order.
+    steps, batch, minutes: instead of the preset's.
+    sets: scenes to render for `train` when it is missing (an eighth of it for `judge`, a twentieth for
+        `validation`).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    data: Path
+    out: Path
+    preset: Preset = "cpu"
+    stage: Literal["all", "autoencoder", "clip", "prior", "judge", "card"] = "all"
+    device: str = "cpu"
+    seed: int = 0
+    steps: int | None = Field(default=None, gt=0)
+    batch: int | None = Field(default=None, gt=0)
+    minutes: float | None = Field(default=None, gt=0)
+    sets: int = Field(default=40_000, gt=0)
+    workers: int = Field(default=2, gt=0)
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _overrides_need_a_stage(self) -> TrainSettings:
+        given = [name for name in ("steps", "batch", "minutes") if getattr(self, name) is not None]
+        if given and self.stage == "all":
+            raise ValueError(f"{', '.join(given)} given for all stages at once: choose one with `stage`")
+        return self
+
+    def resolve(self, stage: StageName) -> StageSettings:
+        """The preset's settings of a stage with this run's own values put in."""
+        own = {name: getattr(self, name) for name in ("steps", "batch", "minutes")}
+        settings = stage_settings(self.preset, stage)
+        return settings.model_copy(update={name: value for name, value in own.items() if value is not None})
