@@ -1,0 +1,165 @@
+"""What a person looks at: turntable videos, contact sheets, pictures. Files appear only when complete."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import av
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from rewardsds.scenes.cameras import Cameras, orbit
+from rewardsds.scenes.files import atomic_path
+
+RenderImages = Callable[[Cameras, int], Tensor]
+"""Renders cameras (1, V) to images (1, V, 3, size, size) in [0, 1]: a scene's `render_images`."""
+
+
+def turntable_cameras(
+    frames: int = 72,
+    elevation: float = 15.0,
+    field_of_view: float = 40.0,
+    relative_distance: float = 1.0,
+    start_azimuth: float = 0.0,
+) -> Cameras:
+    """Cameras (1, frames), evenly around the origin from `start_azimuth` on; angles in degrees.
+
+    The distance is relative_distance / tan(field_of_view / 2), as in `sample_orbit_group`.
+    """
+    if frames < 1:
+        raise ValueError(f"a turntable needs at least one frame, got {frames}")
+    azimuth = math.radians(start_azimuth) + torch.arange(frames) * (2 * math.pi / frames)
+    fov = torch.tensor(math.radians(field_of_view))
+    distance = relative_distance / torch.tan(0.5 * fov)
+    cameras = orbit(azimuth, torch.tensor(math.radians(elevation)), distance, fov)
+    return Cameras(cameras.camera_to_world[None], cameras.field_of_view[None])
+
+
+def to_bytes(image: Tensor) -> np.ndarray:
+    """(3, H, W) in [0, 1] (clamped) → (H, W, 3) uint8."""
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"expected an image of shape (3, H, W), got {tuple(image.shape)}")
+    pixels = image.detach().float().cpu().nan_to_num(0.0).clamp(0, 1).permute(1, 2, 0)
+    return (pixels * 255).round().to(torch.uint8).contiguous().numpy()
+
+
+def save_png(image: Tensor, path: str | os.PathLike[str]) -> None:
+    """Write an image (3, H, W) in [0, 1] as an 8-bit PNG."""
+    picture = Image.fromarray(to_bytes(image))
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+@torch.no_grad()
+def render_turntable(render: RenderImages, cameras: Cameras, size: int, chunk: int = 8) -> Tensor:
+    """Images (frames, 3, size, size) of cameras (1, frames), rendered `chunk` at a time to bound memory."""
+    views = cameras.batch_shape[1]
+    parts = []
+    for start in range(0, views, chunk):
+        part = Cameras(
+            cameras.camera_to_world[:, start : start + chunk], cameras.field_of_view[:, start : start + chunk]
+        )
+        parts.append(render(part, size)[0].float().cpu())
+    return torch.cat(parts)
+
+
+def write_turntable(
+    render: RenderImages,
+    path: str | os.PathLike[str],
+    frames: int = 72,
+    size: int = 256,
+    elevation: float = 15.0,
+    fps: int = 24,
+    field_of_view: float = 40.0,
+    relative_distance: float = 1.0,
+) -> None:
+    """Render once around the object and write the MP4; `size` in pixels must be even, angles in degrees."""
+    cameras = turntable_cameras(frames, elevation, field_of_view, relative_distance)
+    write_video(render_turntable(render, cameras, size), path, fps)
+
+
+def write_video(images: Tensor, path: str | os.PathLike[str], fps: int = 24) -> None:
+    """Write frames (T, 3, H, W) in [0, 1] as MP4, H.264 where FFmpeg has it and else MPEG-4, yuv420p."""
+    frames, _, height, width = images.shape
+    if height % 2 or width % 2:
+        raise ValueError(f"video frames need an even height and width, got {height}×{width}")
+    if frames == 0:
+        raise ValueError("a video needs at least one frame, got none")
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    with atomic_path(path) as temporary, av.open(str(temporary), mode="w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=Fraction(fps))
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        if codec == "libx264":
+            # one thread, so that the same frames always give the same bytes
+            stream.options = {"crf": "18", "preset": "medium", "threads": "1"}
+        else:
+            stream.bit_rate = 8 * width * height * fps // 10
+        for image in images:
+            frame = av.VideoFrame.from_ndarray(to_bytes(image), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def write_contact_sheet(
+    images: Tensor | Sequence[Tensor],
+    path: str | os.PathLike[str],
+    columns: int = 4,
+    captions: Sequence[str] | None = None,
+    margin: int = 4,
+) -> None:
+    """Write images, each (3, H, W) in [0, 1] and all of one size, as a grid in one PNG, row by row.
+
+    captions: one per image, written below it and cut where they would leave its cell.
+    """
+    if len(images) == 0:
+        raise ValueError("a contact sheet needs at least one image, got none")
+    if columns < 1:
+        raise ValueError(f"a contact sheet needs at least one column, got {columns}")
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f"{len(captions)} captions were given for {len(images)} images")
+    tiles = [to_bytes(image) for image in images]
+    height, width = tiles[0].shape[:2]
+    if any(tile.shape != tiles[0].shape for tile in tiles):
+        raise ValueError("the images of a contact sheet must have one size")
+    font = ImageFont.load_default(size=12)
+    band = 16 if captions is not None else 0
+    columns = min(columns, len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    cell_width, cell_height = width + margin, height + band + margin
+    sheet = Image.new("RGB", (columns * cell_width + margin, rows * cell_height + margin), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, tile in enumerate(tiles):
+        x = margin + (index % columns) * cell_width
+        y = margin + (index // columns) * cell_height
+        sheet.paste(Image.fromarray(tile), (x, y))
+        if captions is not None:
+            text = captions[index]
+            if draw.textlength(text, font=font) > width:
+                while text and draw.textlength(text + "…", font=font) > width:
+                    text = text[:-1]
+                text += "…"
+            draw.text((x, y + height), text, fill="black", font=font)
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def write_views(
+    render: RenderImages,
+    path: str | os.PathLike[str],
+    views: int = 8,
+    size: int = 256,
+    elevation: float = 15.0,
+    columns: int = 4,
+    field_of_view: float = 40.0,
+    relative_distance: float = 1.0,
+) -> None:
+    """Write `views` renders around the object as a contact sheet, captioned with their azimuths."""
+    cameras = turntable_cameras(views, elevation, field_of_view, relative_distance)
+    images = render_turntable(render, cameras, size)
+    write_contact_sheet(images, path, columns, [f"{round(360 * v / views)}°" for v in range(views)])

@@ -1,0 +1,128 @@
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rewardsds.scenes.cameras import Cameras
+from rewardsds.scenes.export import (
+    save_png,
+    turntable_cameras,
+    write_contact_sheet,
+    write_turntable,
+    write_video,
+    write_views,
+)
+from rewardsds.scenes.files import atomic_path
+from rewardsds.scenes.gaussians.scene import GaussianScene
+from rewardsds.scenes.gaussians.settings import GaussianSettings
+
+
+def test_png_holds_the_pixels(tmp_path):
+    image = torch.tensor([[[0.0, 1.0]], [[0.5, 2.0]], [[-1.0, 0.2]]])  # 3 1 2, out of range is clamped
+    save_png(image, tmp_path / "new" / "picture.png")
+    pixels = np.asarray(Image.open(tmp_path / "new" / "picture.png"))
+    assert pixels.tolist() == [[[0, 128, 0], [255, 255, 51]]]
+
+
+def decode(path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def test_video_has_every_frame_in_order(tmp_path):
+    levels = torch.linspace(0.1, 0.9, 7)
+    write_video(levels[:, None, None, None].expand(7, 3, 32, 48), tmp_path / "v.mp4", fps=12)
+    frames = decode(tmp_path / "v.mp4")
+    assert [frame.shape for frame in frames] == [(32, 48, 3)] * 7
+    for frame, level in zip(frames, levels):
+        assert frame.mean() == pytest.approx(255 * level.item(), abs=4)
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == 12
+        assert stream.codec_context.pix_fmt == "yuv420p"
+
+
+def test_turntable_of_gaussians(tmp_path):
+    scene = GaussianScene([torch.Generator().manual_seed(0)], GaussianSettings(initial_gaussians=200))
+    write_turntable(scene.render_images, tmp_path / "t.mp4", frames=10, size=64)
+    assert len(decode(tmp_path / "t.mp4")) == 10
+
+
+def test_turntable_cameras_go_once_around():
+    cameras = turntable_cameras(4, elevation=0.0, field_of_view=90.0)
+    positions = cameras.camera_to_world[0, :, :3, 3]
+    expected = torch.tensor([[1.0, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]])  # tan 45° = 1
+    torch.testing.assert_close(positions, expected, atol=1e-6, rtol=0)
+
+
+def test_contact_sheet_puts_images_row_by_row(tmp_path):
+    images = [torch.full((3, 20, 30), level / 10) for level in range(5)]
+    write_contact_sheet(images, tmp_path / "s.png", columns=2, captions=["a very long caption"] * 5, margin=2)
+    pixels = np.asarray(Image.open(tmp_path / "s.png"))
+    assert pixels.shape == (2 + 3 * (20 + 16 + 2), 2 + 2 * (30 + 2), 3)
+    for index in range(5):
+        y, x = 2 + (index // 2) * 38, 2 + (index % 2) * 32
+        assert (pixels[y : y + 20, x : x + 30] == round(25.5 * index)).all()
+    below = pixels[22:38, 2:32]
+    assert below.min() < 128  # the caption
+    assert (pixels[:, 32:34] == 255).all()  # is cut at the border of its cell
+    assert (pixels[:, 64:] == 255).all()
+
+
+def test_views_are_captioned_and_complete(tmp_path):
+    def render(cameras: Cameras, size: int) -> torch.Tensor:
+        return torch.zeros(1, cameras.batch_shape[1], 3, size, size)
+
+    write_views(render, tmp_path / "views.png", views=8, size=32, columns=4)
+    assert Image.open(tmp_path / "views.png").size == (4 + 4 * 36, 4 + 2 * (36 + 16))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 31, 32), (2, 3, 32, 31), (0, 3, 32, 32)])
+def test_impossible_videos(tmp_path, shape):
+    with pytest.raises(ValueError, match=r"even height|at least one frame"):
+        write_video(torch.zeros(shape), tmp_path / "v.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_impossible_sheets(tmp_path):
+    image = torch.zeros(3, 4, 4)
+    with pytest.raises(ValueError, match="at least one image"):
+        write_contact_sheet([], tmp_path / "s.png")
+    with pytest.raises(ValueError, match="captions"):
+        write_contact_sheet([image], tmp_path / "s.png", captions=[])
+    with pytest.raises(ValueError, match="one size"):
+        write_contact_sheet([image, torch.zeros(3, 4, 5)], tmp_path / "s.png")
+    with pytest.raises(ValueError, match=r"\(3, H, W\)"):
+        save_png(torch.zeros(4, 4), tmp_path / "s.png")
+
+
+def test_failure_leaves_the_older_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failing_render_leaves_no_video(tmp_path):
+    def frames():
+        yield torch.zeros(3, 32, 32)
+        raise RuntimeError("no more")
+
+    class Broken(list):
+        shape = (2, 3, 32, 32)
+
+        def __iter__(self):
+            return frames()
+
+    with pytest.raises(RuntimeError, match="no more"):
+        write_video(Broken(), tmp_path / "v.mp4")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
