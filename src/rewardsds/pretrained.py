@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,13 @@ Model = TypeVar("Model")
 
 
 def embedded_weights(name: str) -> Path:
-    """The folder of one of the toybox's models inside the package; it need not exist."""
-    return Path(str(resources.files("rewardsds.toybox"))) / "weights" / name
+    """The folder of one of the toybox's models; it need not exist.
+
+    It is inside the package, or in the folder of weights that REWARDSDS_TOYBOX names (training writes one).
+    """
+    own = os.environ.get("REWARDSDS_TOYBOX")
+    weights = Path(own).expanduser() if own else Path(str(resources.files("rewardsds.toybox"))) / "weights"
+    return weights / name
 
 
 def default_device_and_dtype(

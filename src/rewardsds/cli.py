@@ -1,0 +1,305 @@
+"""The `rewardsds` command. Heavy libraries are imported only once the arguments are understood."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import tyro
+from pydantic import ValidationError
+
+from rewardsds.errors import RewardsdsError, SettingsError, describe_os_error, describe_validation
+from rewardsds.runs.settings import read_yaml
+from rewardsds.tasks.settings import DistillationSettings, TextTo3DSettings, TextToImageSettings
+
+if TYPE_CHECKING:
+    from rewardsds.runs.loop import RunResult
+
+HELP = """\
+usage: rewardsds COMMAND …
+
+Text to pictures and 3D objects by score distillation, steered by a reward model.
+
+commands:
+  3d PROMPT               make a 3D object: a turntable video, eight views, a Gaussian-splat PLY, a report
+  image PROMPT            make a picture and a report
+  resume RUN              continue a run that was stopped; the result is the same to the bit
+  toybox show PROMPT      true pictures of a prompt from the world that the embedded prior was trained on
+  toybox train            train the embedded models again
+
+options:
+  -h, --help              this text; `rewardsds COMMAND --help` lists all settings of a command
+  --version               the version
+  --debug                 show tracebacks (or set REWARDSDS_DEBUG=1)
+
+examples:
+  rewardsds 3d "a penguin with a brown bag in the snow"
+  rewardsds image "a green apple and a black backpack" --seed 3 --candidates 8
+  rewardsds image "a white car and a red sheep" --weighting none        (plain SDS, for comparison)
+"""
+
+Command = TypeVar("Command")
+Flat = tyro.conf.arg(name="")  # without a prefix before the names of a group's fields
+Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
+
+
+@dataclass
+class Make:
+    """Options of a run that are not settings: they do not change its result."""
+
+    force: bool = False
+    """Replace the run that the folder already holds."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Settings file, for example a run's settings.yaml; settings given here count before it."""
+
+
+@dataclass
+class MakeImage:
+    """Make a picture: a latent is optimised directly."""
+
+    settings: Annotated[TextToImageSettings, Flat]
+    make: Annotated[Make, Flat] = field(default_factory=Make)
+
+
+@dataclass
+class Make3D:
+    """Make a 3D object: Gaussians are optimised through renders from all around."""
+
+    settings: Annotated[TextTo3DSettings, Flat]
+    make: Annotated[Make, Flat] = field(default_factory=Make)
+
+
+@dataclass
+class Resume:
+    """Continue a run that was stopped; the result is that of an undisturbed run, to the bit."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder."""
+
+
+@dataclass
+class Show:
+    """Write a contact sheet of true scenes for a prompt."""
+
+    prompt: Prompt
+    """Toys to show."""
+    out: Path = Path("toybox.png")
+    """Where the PNG goes."""
+    seed: int = 0
+    """Other seeds draw other sizes, poses and lighting."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0, 1 (it failed), 2 (wrong usage), 130 (interrupted)."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    debug = os.environ.get("REWARDSDS_DEBUG", "") not in ("", "0")
+    if "--debug" in argv:
+        argv.remove("--debug")
+        debug = True
+    try:
+        return _dispatch(argv)
+    except SystemExit as stop:  # --help of a command
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output went away; nobody is left to be told
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(*_describe(error))
+
+
+def _describe(error: Exception) -> tuple[str, int]:
+    """What to tell the user, and the exit code."""
+    if isinstance(error, RewardsdsError):
+        return str(error), error.exit_code
+    if isinstance(error, ValidationError):
+        return describe_validation(error), SettingsError.exit_code
+    if isinstance(error, ValueError) and _is_raised_here(error):
+        return str(error), 1
+    if isinstance(error, OSError):
+        return describe_os_error(error), 1
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"unexpected {reason} (traceback in {_write_log(error)})", 1
+
+
+def _is_raised_here(error: Exception) -> bool:
+    """Whether this package raised the error itself, so that its message is meant for the user."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+
+
+def _write_log(error: Exception) -> str:
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="rewardsds-", suffix=".log", delete=False, encoding="utf-8"
+        ) as file:
+            file.write("".join(traceback.format_exception(error)))
+    except OSError:
+        return "no file: none could be written; use --debug"
+    return file.name
+
+
+def _fail(message: str, code: int) -> int:
+    with contextlib.suppress(OSError):
+        print(f"rewardsds: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _dispatch(argv: list[str]) -> int:
+    command, rest = (argv[0], argv[1:]) if argv else ("", [])
+    if command in ("-h", "--help"):
+        print(HELP, end="")
+        return 0
+    if command == "--version":
+        from rewardsds import __version__
+
+        print(f"rewardsds {__version__}")
+        return 0
+    if command == "image":
+        return _make(MakeImage, TextToImageSettings, rest)
+    if command == "3d":
+        return _make(Make3D, TextTo3DSettings, rest)
+    if command == "resume":
+        return _resume(rest)
+    if command == "toybox":
+        return _toybox(rest)
+    given = f"unknown command {command!r}" if command else "no command"
+    raise SettingsError(f"{given}: expected image, 3d, resume or toybox; see `rewardsds --help`")
+
+
+def _make(kind: type[MakeImage] | type[Make3D], task: type[DistillationSettings], argv: list[str]) -> int:
+    default = None
+    config = _config_file(argv)
+    if config is not None:
+        default = kind(settings=_settings_from_file(task, config))  # pyright: ignore[reportArgumentType]
+    made = _parse(kind, argv, f"rewardsds {task.task}", default)
+    from rewardsds.tasks.run import run
+
+    return _show(run(made.settings, force=made.make.force))
+
+
+def _config_file(argv: Sequence[str]) -> Path | None:
+    """The value of --config, which has to be known before the other arguments can be read."""
+    for index, argument in enumerate(argv):
+        if argument == "--config" and index + 1 < len(argv):
+            return Path(argv[index + 1])
+        if argument.startswith("--config="):
+            return Path(argument.removeprefix("--config="))
+    return None
+
+
+def _settings_from_file(kind: type[DistillationSettings], path: Path) -> DistillationSettings:
+    values = read_yaml(path)
+    task = values.pop("task", kind.task)
+    if task != kind.task:
+        raise SettingsError(f"{path} holds settings of task {task}: use `rewardsds {task} --config {path}`")
+    if "prompt" in values:
+        return kind(**values)
+    settings = kind(prompt="to be given", **values)
+    return settings.model_copy(update={"prompt": tyro.MISSING})
+
+
+def _resume(argv: list[str]) -> int:
+    made = _parse(Resume, argv, "rewardsds resume")
+    from rewardsds.tasks.run import resume
+
+    return _show(resume(made.run))
+
+
+def _show(result: RunResult) -> int:
+    """The paths of the results, one a line, on standard output."""
+    for path in result.files:
+        print(path)
+    return 0
+
+
+def _toybox(argv: list[str]) -> int:
+    command, rest = (argv[0], argv[1:]) if argv else ("", [])
+    if command == "show":
+        return _toybox_show(rest)
+    if command == "train":
+        return _toybox_train(rest)
+    if command in ("-h", "--help"):
+        print("usage: rewardsds toybox show PROMPT | rewardsds toybox train (each has its own --help)")
+        return 0
+    given = f"unknown toybox command {command!r}" if command else "no toybox command"
+    raise SettingsError(f"{given}: expected `toybox show PROMPT` or `toybox train`")
+
+
+def _toybox_show(argv: list[str]) -> int:
+    made = _parse(Show, argv, "rewardsds toybox show")
+    from rewardsds.toybox.show import show
+
+    show(made.prompt, made.out, seed=made.seed)
+    print(made.out)
+    return 0
+
+
+def _toybox_train(argv: list[str]) -> int:
+    from rewardsds.toybox.train.settings import TrainSettings
+
+    default = TrainSettings(data=Path("toybox/data"), out=Path("toybox/training"))
+    settings = _parse(TrainSettings, argv, "rewardsds toybox train", default)
+    from rewardsds.toybox.train import train
+
+    print(train(settings))
+    return 0
+
+
+def _parse(
+    kind: type[Command],
+    argv: Sequence[str],
+    program: str,
+    default: Command | None = None,
+) -> Command:
+    """tyro's parser, with its errors as one line. Raises SettingsError."""
+    said = io.StringIO()
+    extra: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind, args=list(argv), prog=program, config=(tyro.conf.FlagCreatePairsOff,), **extra
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        for cause in _causes(stop):
+            if isinstance(cause, SettingsError):
+                raise SettingsError(str(cause)) from None
+        raise SettingsError(f"{_unboxed(said.getvalue())}; see `{program} --help`") from None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The errors that led to this one: tyro exits where a settings class has raised."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        yield SettingsError(describe_validation(cause)) if isinstance(cause, ValidationError) else cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _unboxed(text: str) -> str:
+    """The first paragraph of a message that tyro has drawn a box around."""
+    lines = []
+    for line in text.splitlines():
+        line = line.strip().strip("│").strip()
+        if line.startswith(("╭", "╰")):
+            continue
+        if set(line) == {"─"}:
+            break
+        lines.append(line)
+    text = " ".join(" ".join(lines).split()).rstrip(".").replace("'settings.prompt'", "PROMPT")
+    return text or "the arguments could not be read"

@@ -1,0 +1,99 @@
+"""Small line charts as inline SVG; the page's style sheet gives colours, so they follow light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 640, 260
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 34
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line. style: CSS classes of its path."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    style: str
+
+
+def line_chart(title: str, series: Sequence[Series], logarithmic: bool = False) -> str:
+    """An SVG figure over steps, or an empty string when there is nothing to draw."""
+    drawn = []
+    for line in series:
+        points = [
+            (x, math.log10(y) if logarithmic else y)
+            for x, y in zip(line.x, line.y, strict=True)
+            if math.isfinite(y) and (y > 0 or not logarithmic)
+        ]
+        if len(points) >= 2:
+            drawn.append((line, points))
+    if not drawn:
+        return ""
+    xs = [x for _, points in drawn for x, _ in points]
+    ys = [y for _, points in drawn for _, y in points]
+    x_ticks = ticks(min(xs), max(xs))
+    y_ticks = ticks(min(ys), max(ys))
+    x_low, x_high = min(xs), max(xs)
+    y_low, y_high = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
+
+    def across(x: float) -> float:
+        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+
+    def up(y: float) -> float:
+        return HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">']
+    for y in y_ticks:
+        label = _number(10**y if logarithmic else y)
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(y):.1f}" y2="{up(y):.1f}"/>'
+        )
+        parts.append(f'<text x="{LEFT - 8}" y="{up(y) + 4:.1f}" text-anchor="end">{label}</text>')
+    for x in x_ticks:
+        if x_low <= x <= x_high:
+            place = f'x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}"'
+            parts.append(f'<text {place} text-anchor="middle">{_number(x)}</text>')
+    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">step</text>')
+    for line, points in drawn:
+        path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
+        parts.append(
+            f'<polyline class="{line.style}" points="{path}"><title>{escape(line.name)}</title></polyline>'
+        )
+    parts.append("</svg>")
+    legend = "".join(f'<span><i class="{line.style}"></i>{escape(line.name)}</span>' for line, _ in drawn)
+    return (
+        f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{"".join(parts)}'
+        f'<div class="legend">{legend}</div></figure>'
+    )
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round values (1, 2 or 5 times a power of ten) that enclose low…high; always at least two."""
+    if not high > low:
+        low, high = low - max(abs(low) * 0.1, 1e-6), high + max(abs(high) * 0.1, 1e-6)
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def smoothed(values: Sequence[float], share: float = 0.05) -> list[float]:
+    """Exponential moving average over about `share` of the values, without a bias at the start."""
+    decay = 1 - 1 / max(1.0, share * len(values))
+    total = norm = 0.0
+    result = []
+    for value in values:
+        total = decay * total + (1 - decay) * value
+        norm = decay * norm + (1 - decay)
+        result.append(total / norm)
+    return result
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1e5 and (value == 0 or abs(value) >= 1e-3) else f"{value:.0e}"

@@ -1,0 +1,103 @@
+"""Settings of every run, whatever its task. Light to import: the command reads them before torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import Self
+
+from rewardsds.errors import SettingsError, describe_validation
+
+
+class Settings(BaseModel):
+    """A validated, immutable settings group; a wrong value raises `SettingsError` with a one-line message."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def __init__(self, **values: Any):
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(describe_validation(error)) from None
+
+
+class RunSettings(Settings):
+    """What the training loop itself reads."""
+
+    task: ClassVar[str]
+    """Name of the task, written into `settings.yaml`."""
+
+    seed: int = Field(
+        default=0, ge=0, lt=2**53, description="Seed: with the settings it decides the whole run, to the bit."
+    )
+    steps: int = Field(default=400, ge=1, le=1_000_000, description="Optimisation steps.")
+    out: Path | None = Field(
+        default=None, description="Run folder. Without it: runs/<task>-<words of the prompt>-<seed>."
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu, cuda or cuda:N. auto takes CUDA when it is there.",
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="CPU threads; without it all cores. Results depend on it, through the order of sums.",
+    )
+    checkpoint_every: int = Field(default=50, ge=1, description="Steps between checkpoints.")
+    previews_every: int = Field(
+        default=50, ge=0, description="Steps between pictures of the state in previews/; 0 for none."
+    )
+    candidate_previews: int = Field(
+        default=6,
+        ge=0,
+        le=1000,
+        description="At how many steps, spread over the run, all candidates are kept as pictures.",
+    )
+
+    def resolved(self) -> Self:
+        """With the device and the number of threads of this machine filled in."""
+        import torch
+
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device.startswith("cuda"):
+            count = torch.cuda.device_count()
+            if count == 0:
+                raise SettingsError(f"device is {device!r}, but torch sees no CUDA GPU: use --device cpu")
+            if ":" in device and int(device.split(":")[1]) >= count:
+                raise SettingsError(f"device is {device!r}, but there are {count} CUDA GPUs, counted from 0")
+        return self.model_copy(update={"device": device, "threads": self.threads or available_cores()})
+
+
+def available_cores() -> int:
+    """Cores that this process may use; fewer than the machine has when an affinity mask is set."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def to_yaml(settings: RunSettings) -> str:
+    """The settings as YAML, which `from_mapping` takes back. `out` is left out: it is where the file lies."""
+    values = {"task": settings.task, **settings.model_dump(mode="json", exclude={"out"})}
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A settings file as a mapping. Raises `SettingsError` when it cannot be read."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"no settings file {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SettingsError(f"cannot read the settings in {path}: {reason}") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise SettingsError(f"{path} holds no settings: expected lines like `steps: 400`")
+    return values

@@ -1,0 +1,199 @@
+"""Settings: what is refused and how it is said, YAML, and that each of them is read by something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from rewardsds.errors import SettingsError
+from rewardsds.runs.settings import Settings, read_yaml, to_yaml
+from rewardsds.tasks.run import settings_from
+from rewardsds.tasks.settings import TextTo3DSettings, TextToImageSettings, slug
+
+
+@pytest.mark.parametrize(
+    "values, told",
+    [
+        ({"prompt": ""}, "it is empty"),
+        ({"prompt": " \n\t"}, "it is empty"),
+        ({"prompt": "x" * 10_000}, "at most 2000 characters are allowed, got 10000"),
+        ({"candidates": 1}, "needs at least 2: raise candidates or lower weighting_k"),
+        ({"candidates": 3, "weighting_k": 2}, "needs at least 4"),
+        ({"candidates": 2, "weighting": "best", "weighting_k": 3}, "needs at least 3"),
+        ({"rollout_steps": 0}, "rollout_steps is 0"),
+        ({"reward_steps": -1}, "reward_steps is -1"),
+        ({"steps": 10, "reward_steps": 11}, "the run has only 10 steps"),
+        ({"temperature": 0}, "temperature is 0"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
+        ({"t_range_start": (0.7, 0.3)}, "0 <= low <= high <= 1"),
+        ({"weighting": "worst"}, "weighting is 'worst'"),
+        ({"device": "tpu"}, "device is 'tpu'"),
+        ({"colour": 3}, "unknown setting colour"),
+        ({"candidates": 0, "steps": 0}, "; "),
+    ],
+)
+def test_wrong_settings_are_told_in_one_line(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        TextToImageSettings(**{"prompt": "a red cube", **values})
+    message = str(error.value)
+    assert told in message
+    assert "\n" not in message
+    assert len(message) < 400
+
+
+def test_settings_at_the_bounds_are_accepted() -> None:
+    TextToImageSettings(prompt="x" * 2_000, candidates=2, steps=10, reward_steps=10)
+    TextToImageSettings(prompt="x", candidates=4, weighting_k=2)
+    assert TextToImageSettings(prompt="x", candidates=1, weighting="none").uses_reward is False
+    assert TextToImageSettings(prompt="x", reward_steps=0).uses_reward is False
+
+
+def test_rewardsds_is_on_by_default() -> None:
+    settings = TextTo3DSettings(prompt="a red cube")
+    assert (settings.candidates, settings.rollout_steps, settings.weighting, settings.reward) == (
+        4,
+        1,
+        "best-worst",
+        "clip",
+    )
+
+
+@given(
+    prompt=st.text(min_size=1, max_size=60).filter(lambda text: text.strip()),
+    candidates=st.integers(2, 64),
+    guidance_scale=st.floats(0, 1000),
+    ends=st.tuples(st.floats(0, 0.5), st.floats(0.5, 1)),
+    reward_steps=st.none() | st.integers(0, 100),
+    views=st.integers(1, 8),
+)
+def test_yaml_round_trip(
+    prompt: str,
+    candidates: int,
+    guidance_scale: float,
+    ends: tuple[float, float],
+    reward_steps: int | None,
+    views: int,
+) -> None:
+    settings = TextTo3DSettings(
+        prompt=prompt,
+        candidates=candidates,
+        guidance_scale=guidance_scale,
+        t_range_end=ends,
+        reward_steps=reward_steps,
+        gaussians={"views": views},  # pyright: ignore[reportArgumentType]
+    )
+    assert settings_from(yaml.safe_load(to_yaml(settings))) == settings
+
+
+def test_yaml_names_its_task_and_not_its_folder(tmp_path: Path) -> None:
+    text = to_yaml(TextToImageSettings(prompt="a red cube", out=tmp_path))
+    assert text.startswith("task: image\n")
+    assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "just words", "a: [", "1: 2", ""])
+def test_files_that_hold_no_settings(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as error:
+        read_yaml(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_settings_of_an_unknown_task() -> None:
+    with pytest.raises(SettingsError, match="expected image or 3d"):
+        settings_from({"task": "video", "prompt": "x"})
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("a penguin with a brown bag in the snow", "a-penguin-with-a-brown-bag-in-the-snow"),
+        ("A «DSLR» photo!", "a-dslr-photo"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("ein grüner Apfel", "ein-grüner-apfel"),
+        ("🦄", "prompt"),
+        ("word " * 40, "word-word-word-word-word-word-word-word-word"),
+        ("x" * 500, "x" * 12),
+    ],
+)
+def test_slug(text: str, expected: str) -> None:
+    assert slug(text) == expected
+
+
+def test_default_folder_names_task_prompt_and_seed() -> None:
+    settings = TextTo3DSettings(prompt="a red cube", seed=7).with_out()
+    assert settings.out == Path("runs/3d-a-red-cube-7")
+
+
+def test_every_field_says_what_it_is() -> None:
+    for kind in (TextToImageSettings, TextTo3DSettings):
+        for name, field in kind.model_fields.items():
+            assert field.description, name
+
+
+# --- a setting that nothing reads is a lie ------------------------------------------------------------------
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """Names of the attributes that are read of settings, by class name, after their validation."""
+    seen: dict[str, set[str]] = {}
+    real = BaseModel.__getattribute__ if "__getattribute__" in vars(BaseModel) else object.__getattribute__
+
+    def recording(self: Any, name: str) -> Any:
+        seen.setdefault(type(self).__name__, set()).add(name)
+        return real(self, name)
+
+    from rewardsds.scenes.gaussians.settings import GaussianSettings
+    from rewardsds.scenes.image import LatentImageSettings
+
+    for kind in (Settings, GaussianSettings, LatentImageSettings):
+        monkeypatch.setattr(kind, "__getattribute__", recording, raising=False)
+    return seen
+
+
+def test_every_setting_is_read_by_something(
+    reads: dict[str, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fake_task import quiet, redness, tiny_prior
+    from rewardsds.tasks import parts
+    from rewardsds.tasks.run import run
+
+    monkeypatch.setattr(parts, "load_prior", lambda source, device: tiny_prior(8))
+    monkeypatch.setattr(parts, "load_reward", lambda source, device: redness)
+    small = {"prior": "tiny", "prompt": "red", "steps": 3, "threads": 1, "previews_every": 2}
+    gaussians = {
+        "initial_gaussians": 80,
+        "densify_start": 0,
+        "prune_start": 0,
+        "densify_every": 1,
+        "resolution": 8,
+    }
+    made = [
+        TextToImageSettings(**small),
+        TextToImageSettings(**small, weighting="softmax", reward_steps=2),
+        TextToImageSettings(**small, loss="recon", weighting="none"),
+        TextTo3DSettings(
+            **small,
+            gaussians=gaussians,  # pyright: ignore[reportArgumentType]
+            video_size=16,
+            video_frames=2,
+        ),
+    ]
+    reads.clear()  # the rules across fields have read some already
+    for index, settings in enumerate(made):
+        run(settings.model_copy(update={"out": tmp_path / str(index)}), console=quiet())
+    from rewardsds.scenes.gaussians.settings import GaussianSettings
+
+    for kind in (TextToImageSettings, TextTo3DSettings, GaussianSettings):
+        unread = kind.model_fields.keys() - reads[kind.__name__]
+        assert not unread - {"temperature", "guidance_rescale", "weighting_k"}, kind.__name__
+    assert {"temperature", "guidance_rescale", "weighting_k"} <= reads["TextToImageSettings"]

@@ -1,0 +1,209 @@
+"""The command: bad input is one line on standard error and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rewardsds import __version__
+from rewardsds.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "80"}
+    return subprocess.run(
+        [sys.executable, "-m", "rewardsds", *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def one_line(text: str) -> str:
+    lines = text.splitlines()
+    assert len(lines) == 1, text
+    assert lines[0].startswith("rewardsds: error: ")
+    assert "Traceback" not in text
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        ([], "no command"),
+        (["paint", "a red cube"], "unknown command 'paint'"),
+        (["image"], "PROMPT"),
+        (["image", ""], "it is empty"),
+        (["image", "x" * 10_000], "at most 2000 characters"),
+        (["image", "a red cube", "--candidates", "1"], "needs at least 2"),
+        (["image", "a red cube", "--candidates", "many"], "--candidates"),
+        (["image", "a red cube", "--candidates"], "--candidates"),
+        (["image", "a red cube", "--weighting", "worst"], "worst"),
+        (["image", "a red cube", "--rollout-steps", "0"], "rollout_steps is 0"),
+        (["image", "a red cube", "--reward-steps", "9999"], "the run has only"),
+        (["image", "a red cube", "--reward-steps", "-1"], "reward_steps is -1"),
+        (["image", "a red cube", "--sneed", "3"], "--sneed"),
+        (["image", "a red cube", "--config", "nowhere.yaml"], "no settings file nowhere.yaml"),
+        (["3d", "a red cube", "--gaussians.views", "0"], "views is 0"),
+        (["3d", "a red cube", "--gaussians.max-gaussians", "1"], "below initial_gaussians"),
+        (["3d", "a red cube", "--backbone", "voxels"], "voxels"),
+        (["resume"], "RUN"),
+        (["toybox"], "no toybox command"),
+        (["toybox", "sell"], "unknown toybox command 'sell'"),
+        (["toybox", "train", "--preset", "abacus"], "abacus"),
+    ],
+)
+def test_wrong_usage(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert told in one_line(captured.err)
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_cannot_be_used(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("")
+    for out in ("file", "file/run", "full"):
+        assert main(["image", "a red cube", "--out", out]) == 1
+        assert "--out" in one_line(capsys.readouterr().err)
+    assert main(["image", "a red cube", "--out", "full", "--force"]) == 1
+    assert "left alone" in one_line(capsys.readouterr().err)
+    for run in ("nowhere", "file", "full"):
+        assert main(["resume", run]) == 1
+        assert run in one_line(capsys.readouterr().err)
+
+
+def test_a_prior_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert (
+        main(["image", "a red cube", "--prior", str(tmp_path / "gone"), "--out", str(tmp_path / "run")]) == 1
+    )
+    assert "gone" in one_line(capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_real_processes_fail_in_one_line_too(tmp_path: Path) -> None:
+    ended = run_command("image", "a red cube", "--candidates", "1", folder=tmp_path)
+    assert ended.returncode == 2
+    assert "needs at least 2" in one_line(ended.stderr)
+    ended = run_command("--version", folder=tmp_path)
+    assert (ended.returncode, ended.stdout.strip()) == (0, f"rewardsds {__version__}")
+
+
+def test_help_needs_no_heavy_library(tmp_path: Path) -> None:
+    heavy = ("torch", "diffusers", "transformers", "numba", "matplotlib", "scipy")
+    code = (
+        "import sys; from rewardsds.cli import main\n"
+        "for words in ('--help', '3d --help', 'image x --candidates 1', '--version'):\n"
+        "    main(words.split())\n"
+        f"assert not (loaded := [name for name in {heavy} if name in sys.modules]), loaded\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "--gaussians.max-gaussians" in ended.stdout
+    assert "--candidates" in ended.stdout
+
+
+def test_unexpected_errors_are_one_line_and_a_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("rewardsds.cli._resume", broken)
+    monkeypatch.delenv("REWARDSDS_DEBUG", raising=False)
+    assert main(["resume", "x"]) == 1
+    line = one_line(capsys.readouterr().err)
+    assert "ZeroDivisionError" in line
+    log = Path(line.split("traceback in ")[1].rstrip(")"))
+    assert "Traceback" in log.read_text()
+    log.unlink()
+    with pytest.raises(ZeroDivisionError):
+        main(["resume", "x", "--debug"])
+
+
+def test_interrupted_is_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rewardsds.cli._resume", interrupted)
+    assert main(["resume", "x"]) == 130
+    assert "interrupted" in one_line(capsys.readouterr().err)
+
+
+# --- runs with small random models --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(tiny_prior_folder: Path, tiny_clip_folder: Path, tmp_path: Path) -> list[str]:
+    """Options of a run that ends in a moment."""
+    return [
+        "--prior", str(tiny_prior_folder), "--reward", str(tiny_clip_folder), "--device", "cpu",
+        "--threads", "1", "--steps", "3", "--checkpoint-every", "2", "--previews-every", "2",
+    ]  # fmt: skip
+
+
+PROMPT = "a red apple"  # words that the tiny prior knows
+
+
+def test_image_resume_config_and_force(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["image", PROMPT, "--out", str(run), "--seed", "3", *tiny]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [str(run / "report.html"), str(run / "image.png")]
+    assert "step 3/3" in captured.err
+    assert "peak memory" in captured.err
+
+    assert main(["resume", str(run)]) == 0
+    assert "is finished" in capsys.readouterr().err
+    assert main(["image", PROMPT, "--out", str(run), *tiny]) == 1
+    assert "--force" in one_line(capsys.readouterr().err)
+
+    # the settings given back make the same picture; options on the command line count before the file
+    again = tmp_path / "again"
+    settings = str(run / "settings.yaml")
+    assert main(["image", "--config", settings, "--out", str(again)]) == 0
+    assert (again / "image.png").read_bytes() == (run / "image.png").read_bytes()
+    assert main(["image", "--config", settings, "--out", str(again), "--force", "--seed", "4"]) == 0
+    assert (again / "image.png").read_bytes() != (run / "image.png").read_bytes()
+    assert yaml.safe_load((again / "settings.yaml").read_text())["seed"] == 4
+    assert yaml.safe_load((again / "settings.yaml").read_text())["steps"] == 3
+    capsys.readouterr()
+    assert main(["3d", "--config", settings]) == 2
+    assert "settings of task image" in one_line(capsys.readouterr().err)
+
+
+def test_3d(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    small = ["--gaussians.initial-gaussians", "100", "--video-size", "32", "--video-frames", "4"]
+    assert main(["3d", PROMPT, "--out", str(run), *small, *tiny]) == 0
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert names == ["report.html", "turntable.mp4", "views.png", "object.ply"]
+    assert all((run / name).stat().st_size > 0 for name in names)
+    assert "data:video/mp4;base64," in (run / "report.html").read_text()
+
+
+def test_unknown_words_end_the_run_when_nothing_is_known(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["image", "qqzzxx", "--out", str(tmp_path / "run"), *tiny]) == 1
+    assert "does not know: qqzzxx" in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
