@@ -1,6 +1,6 @@
 """How long the toybox world takes to render four-view training sets of 64×64 pixels.
 
-    python benchmarks/toybox_renderer.py [--sets 2000] [--out benchmarks/results/toybox_renderer.json]
+python benchmarks/toybox_renderer.py [--sets 2000] [--out benchmarks/results/toybox_renderer.json]
 """
 
 from __future__ import annotations

@@ -298,7 +298,7 @@ def test_the_autoencoder_learns(trained: Path):
 
 
 def test_latents_are_scaled_to_unit_deviation(trained: Path, data: ToyboxData):
-    latents = np.asarray(cached_latents(data, np.arange(12), trained, "cpu", silent), np.float32)
+    latents = np.asarray(cached_latents(data, trained, "cpu", silent), np.float32)
     assert latents.shape == (12, 5, *LATENT_SHAPE)
     chosen = latents[np.arange(12), np.arange(12) % 5]  # the pictures that the scale was measured on
     assert chosen.std() == pytest.approx(1.0, abs=0.05)
@@ -306,11 +306,11 @@ def test_latents_are_scaled_to_unit_deviation(trained: Path, data: ToyboxData):
 
 def test_latents_are_encoded_anew_for_another_autoencoder(trained: Path, data: ToyboxData):
     said: list[str] = []
-    cached_latents(data, np.arange(12), trained, "cpu", said.append)
+    cached_latents(data, trained, "cpu", said.append)
     assert said == []
     note = trained / "prior" / "latents.json"
     note.write_text(json.dumps({**json.loads(note.read_text()), "autoencoder": "another"}))
-    cached_latents(data, np.arange(12), trained, "cpu", said.append)
+    cached_latents(data, trained, "cpu", said.append)
     assert said == ["encoding 60 pictures"]
 
 

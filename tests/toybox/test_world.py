@@ -20,13 +20,17 @@ from rewardsds.toybox.world import Toy, ToyScene, build, kind_bounds
 def _cameras(azimuths: list[float], elevation: float = 15.0, fov: float = 40.0):
     azimuth = torch.deg2rad(torch.tensor(azimuths))
     angle = torch.full_like(azimuth, math.radians(fov))
-    return orbit(azimuth, torch.full_like(azimuth, math.radians(elevation)), 1.0 / torch.tan(0.5 * angle), angle)
+    return orbit(
+        azimuth, torch.full_like(azimuth, math.radians(elevation)), 1.0 / torch.tan(0.5 * angle), angle
+    )
 
 
 def _render(scene: ToyScene, azimuths: list[float], size: int = 48, **camera):
     cameras = _cameras(azimuths, **camera)
     views = np.zeros(len(azimuths), np.int64)
-    return render([scene], views, cameras.camera_to_world.numpy(), cameras.field_of_view.numpy(), size), cameras
+    return render(
+        [scene], views, cameras.camera_to_world.numpy(), cameras.field_of_view.numpy(), size
+    ), cameras
 
 
 def test_every_kind_and_colour_has_a_description():
@@ -142,9 +146,7 @@ def test_toys_of_a_row_do_not_run_into_each_other(seed: int):
     scene = build(SceneSpec(tuple(Group(name) for name in names), ("and", "and")), rng)
     axis = np.linspace(-1, 1, 50, dtype=np.float32)
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-    inside = [
-        signed_distance(ToyScene((toy,)), points)[0] < -0.03 for toy in scene.toys
-    ]
+    inside = [signed_distance(ToyScene((toy,)), points)[0] < -0.03 for toy in scene.toys]
     overlap = sum(mask.astype(int) for mask in inside)
     assert (overlap > 1).sum() <= 0.02 * (overlap > 0).sum()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from rewardsds.scenes.cameras import orbit
 from rewardsds.toybox import captions
 from rewardsds.toybox.render import render
-from rewardsds.toybox.specification import SceneSpec
+from rewardsds.toybox.specification import KINDS, SceneSpec
 from rewardsds.toybox.world import ToyScene, build
 
 SIZE = 64
@@ -37,12 +37,14 @@ class ToyboxData:
     poses: (M, 5, 4, 4) float32 camera-to-world (`scenes.cameras`).
     visible: (M, 5, 3) float32, share of the picture's pixels that show toy i.
     scenes: for each scene its `spec`, `toys` as (kind, colour) pairs in the order of `visible`, and `caption`.
+    kinds: the kinds of toy that were drawn from.
     """
 
     views: np.ndarray
     poses: np.ndarray
     visible: np.ndarray
     scenes: list[dict[str, Any]]
+    kinds: tuple[str, ...] = KINDS
 
     def __len__(self) -> int:
         return len(self.views)
@@ -53,12 +55,13 @@ def generate(
     sets: int,
     seed: int,
     split: str = "train",
+    kinds: Sequence[str] = KINDS,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ToyboxData:
     """Writes `sets` scenes of one split of the grammar; a folder that is already complete is just loaded.
 
-    Scene i depends on (seed, split, i) alone, so an interrupted generation can be begun anew and a longer one
+    Scene i depends on (seed, split, kinds, i) alone, so an interrupted generation can be begun anew and a longer one
     starts with the same scenes. workers: threads of the renderer. progress: called with (done, sets).
     """
     folder = Path(folder)
@@ -84,7 +87,7 @@ def generate(
         scenes, angles = [], []
         for index in range(start, stop):
             rng = np.random.default_rng((seed, _SPLITS.index(split), index))
-            spec = _sample(split, rng)
+            spec = _sample(split, kinds, rng)
             scene = build(spec, rng)
             scenes.append(scene)
             angles.append(_cameras(rng, scene))
@@ -113,6 +116,8 @@ def generate(
     views.flush()
     np.save(folder / "poses.npy", poses)
     np.save(folder / "visible.npy", visible)
+    about = {"sets": sets, "seed": seed, "split": split, "kinds": list(kinds)}
+    (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
     # Written last and at one stroke: its presence says that the folder is complete.
     temporary = marker.with_suffix(".tmp")
     temporary.write_text("\n".join(lines) + "\n")
@@ -124,7 +129,9 @@ def load(folder: Path | str) -> ToyboxData:
     """Opens a data set that `generate` has written."""
     folder = Path(folder)
     if not (folder / "scenes.jsonl").exists():
-        raise ValueError(f"{folder} is not a complete toybox data set; write one with `rewardsds toybox train`")
+        raise ValueError(
+            f"{folder} is not a complete toybox data set; write one with `rewardsds toybox train`"
+        )
     scenes = []
     for line in (folder / "scenes.jsonl").read_text().splitlines():
         entry = json.loads(line)
@@ -135,23 +142,24 @@ def load(folder: Path | str) -> ToyboxData:
         poses=np.load(folder / "poses.npy"),
         visible=np.load(folder / "visible.npy"),
         scenes=scenes,
+        kinds=tuple(json.loads((folder / "about.json").read_text())["kinds"]),
     )
 
 
 _SPLITS = ("train", "validation", "test")
 
 
-def _sample(split: str, rng: np.random.Generator) -> SceneSpec:
+def _sample(split: str, kinds: Sequence[str], rng: np.random.Generator) -> SceneSpec:
     if split not in _SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(_SPLITS)}")
-    spec = captions.sample_spec(rng)
+    spec = captions.sample_spec(rng, kinds)
     # Scenes of one group belong to every split: there is no combination to hold out. The others are drawn again
     # among their like until one belongs, so that every split has the same share of each.
     single = len(spec.groups) == 1
     while not single and captions.split_of(spec) != split:
-        spec = captions.sample_spec(rng)
+        spec = captions.sample_spec(rng, kinds)
         while len(spec.groups) == 1:
-            spec = captions.sample_spec(rng)
+            spec = captions.sample_spec(rng, kinds)
     return spec
 
 

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rewardsds.pretrained import embedded_weights
 from rewardsds.toybox.specification import COLOURS, KINDS, SceneSpec
 
-WEIGHTS = Path(__file__).parent / "weights" / "judge"
 IMAGE_SIZE = 64
 
 
@@ -170,7 +170,7 @@ def load_judge(folder: Path | None = None, device: str | torch.device = "cpu") -
     """
     from safetensors.torch import load_file
 
-    folder = folder or WEIGHTS
+    folder = folder or embedded_weights("judge")
     if not (folder / "config.json").exists():
         raise ValueError(f"no judge in {folder}: train one with `rewardsds toybox train --stage judge`")
     config = json.loads((folder / "config.json").read_text())

@@ -63,7 +63,7 @@ def build_clip(
         )
     config = CLIPConfig(
         text_config={
-            "vocab_size": len(tokenizer),
+            "vocab_size": max(tokenizer.get_vocab().values()) + 1,  # words may have been left out
             "hidden_size": text_width,
             "intermediate_size": 4 * text_width,
             "projection_dim": projection,

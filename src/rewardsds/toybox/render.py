@@ -16,7 +16,6 @@ from rewardsds.toybox.kinds import (
     ARC,
     BAND,
     BOX,
-    CAPSULE,
     CONE,
     DOTS,
     ELLIPSOID,
@@ -216,7 +215,11 @@ def _scene_distance(rows, starts, toys, first, last, x, y, z):
             continue
         if bound > best:
             continue
-        dx, dy, dz = (x - toys[t, 1]) / toys[t, 6], (y - toys[t, 2]) / toys[t, 6], (z - toys[t, 3]) / toys[t, 6]
+        dx, dy, dz = (
+            (x - toys[t, 1]) / toys[t, 6],
+            (y - toys[t, 2]) / toys[t, 6],
+            (z - toys[t, 3]) / toys[t, 6],
+        )
         lx, ly = toys[t, 4] * dx + toys[t, 5] * dy, -toys[t, 5] * dx + toys[t, 4] * dy
         kind = int(toys[t, 0])
         d, row = _kind_distance(rows, starts[kind], starts[kind + 1], lx, ly, dz)
@@ -231,9 +234,7 @@ def _distances(rows, starts, toys, first, last, points):
     distance = np.empty(len(points), np.float32)
     index = np.empty(len(points), np.int64)
     for i in nb.prange(len(points)):
-        d, toy, _ = _scene_distance(
-            rows, starts, toys, first, last, points[i, 0], points[i, 1], points[i, 2]
-        )
+        d, toy, _ = _scene_distance(rows, starts, toys, first, last, points[i, 0], points[i, 1], points[i, 2])
         distance[i] = d
         index[i] = toy - first
     return distance, index
@@ -418,12 +419,14 @@ def _sample(rows, starts, palette, toys, colours, first, last, scenes, s, ox, oy
     nx, ny, nz = d1 - d2 - d3 + d4, -d1 - d2 + d3 + d4, -d1 + d2 - d3 + d4
     length = math.sqrt(nx * nx + ny * ny + nz * nz) + 1e-12
     nx, ny, nz = nx / length, ny / length, nz / length
-    px, py, pz = (x - toys[toy, 1]) / toys[toy, 6], (y - toys[toy, 2]) / toys[toy, 6], (z - toys[toy, 3]) / toys[toy, 6]
+    px, py, pz = (
+        (x - toys[toy, 1]) / toys[toy, 6],
+        (y - toys[toy, 2]) / toys[toy, 6],
+        (z - toys[toy, 3]) / toys[toy, 6],
+    )
     qx, qy = toys[toy, 4] * px + toys[toy, 5] * py, -toys[toy, 5] * px + toys[toy, 4] * py
     r, g, b = _surface_colour(rows, row, palette, colours, toy, qx, qy, pz)
-    d, _, _ = _scene_distance(
-        rows, starts, toys, first, last, x + nx * 0.09, y + ny * 0.09, z + nz * 0.09
-    )
+    d, _, _ = _scene_distance(rows, starts, toys, first, last, x + nx * 0.09, y + ny * 0.09, z + nz * 0.09)
     if ground > 0:
         d = min(d, z + nz * 0.09 - scenes[s, 1])
     occlusion = 0.60 + 0.40 * min(max(d / 0.09, 0.0), 1.0)

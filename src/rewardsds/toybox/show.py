@@ -35,9 +35,7 @@ def show(
     worlds = [build(parsed.spec, np.random.default_rng((seed, index))) for index in range(scenes)]
     azimuth = torch.deg2rad(torch.tensor(AZIMUTHS)).repeat(scenes)
     fov = torch.full_like(azimuth, math.radians(40.0))
-    cameras = orbit(
-        azimuth, torch.full_like(azimuth, math.radians(15.0)), 1.05 / torch.tan(0.5 * fov), fov
-    )
+    cameras = orbit(azimuth, torch.full_like(azimuth, math.radians(15.0)), 1.05 / torch.tan(0.5 * fov), fov)
     pictures = render(
         worlds,
         np.repeat(np.arange(scenes), len(AZIMUTHS)),

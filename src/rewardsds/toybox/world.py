@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -74,7 +74,7 @@ class ToyScene:
     texture_seed: float = 0.0
 
 
-@lru_cache(maxsize=None)
+@cache
 def kind_bounds(kind: str) -> tuple[np.ndarray, np.ndarray, float]:
     """Lowest and highest corner of a kind's box in its own frame, and the radius of a sphere about its middle."""
     from rewardsds.toybox.render import kind_distance

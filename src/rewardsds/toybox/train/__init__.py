@@ -57,13 +57,24 @@ def _data(settings: TrainSettings, name: str, log: Callable[[str], None]):
     from rewardsds.toybox.data import generate, load
 
     folder = settings.data / name
+    kinds, sets = settings.scenes()
     if (folder / "scenes.jsonl").exists():
-        return load(folder)
+        data = load(folder)
+        if settings.kinds is not None and data.kinds != kinds:
+            raise ValueError(
+                f"{folder} shows other kinds of toy than --kinds {settings.kinds}: name another folder"
+            )
+        return data
     share, seed, split = {
         "train": (1, 0, "train"),
-        "judge": (8, 1, "train"),
+        "judge": (4, 1, "train"),
         "validation": (20, 2, "validation"),
     }[name]
-    sets = max(settings.sets // share, 1)
+    sets = max(sets // share, 1)
     log(f"rendering {sets} scenes into {folder}")
-    return generate(folder, sets, settings.seed + seed, split, workers=settings.workers)
+
+    def report(done: int, total: int) -> None:
+        if done % 2048 == 0:
+            log(f"rendered {done} of {total} scenes")
+
+    return generate(folder, sets, settings.seed + seed, split, kinds, settings.workers, report)

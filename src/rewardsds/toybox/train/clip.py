@@ -119,7 +119,7 @@ def train_clip(
     between toys, a wrong colour, a wrong kind, left for right), and the presence losses of `Scaffold`. Pairs
     of scenes with the same toys are no negatives of each other: their captions may fit both.
     """
-    tokenizer: Any = build_tokenizer()
+    tokenizer: Any = build_tokenizer(data.kinds)
     autoencoder = load_autoencoder(out / "weights").to(device, memory_format=torch.channels_last)
     torch.manual_seed(seed + 1)
     model = Scaffold(build_clip(tokenizer)).to(device)
@@ -133,7 +133,7 @@ def train_clip(
         true, wrong, other = [], [], []
         for scene, view in zip(scenes, views):
             spec, toys = data.scenes[scene]["spec"], data.scenes[scene]["toys"]
-            negatives = hard_negatives(spec, toys, bool(view == FRONT), draws.numpy)
+            negatives = hard_negatives(spec, toys, bool(view == FRONT), draws.numpy, data.kinds)
             for texts, described in zip((true, wrong, other), (spec, *negatives)):
                 texts.append(captions.describe(described, draws.numpy))
         tokens = tokenise(tokenizer, true + wrong + other)

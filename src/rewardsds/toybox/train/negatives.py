@@ -35,14 +35,16 @@ def wrong_colour(spec: SceneSpec, toys: list[tuple[str, str]], rng: np.random.Ge
     return _with(spec, place, replace(group, colour=_other(COLOURS, shown, rng)))
 
 
-def wrong_kind(spec: SceneSpec, toys: list[tuple[str, str]], rng: np.random.Generator) -> SceneSpec | None:
+def wrong_kind(
+    spec: SceneSpec, toys: list[tuple[str, str]], rng: np.random.Generator, kinds: tuple[str, ...] = KINDS
+) -> SceneSpec | None:
     """One group of a kind that the scene lacks; None where the grammar has no other kind in that place."""
     place = int(rng.integers(len(spec.groups)))
-    choices: tuple[str, ...] = KINDS
+    choices = kinds
     if "wearing" in spec.relations:
         if place == spec.relations.index("wearing") + 1:
             return None
-        choices = WEARERS if place == 0 else KINDS
+        choices = tuple(kind for kind in WEARERS if kind in kinds) if place == 0 else kinds
     try:
         return _with(
             spec, place, replace(spec.groups[place], kind=_other(choices, {kind for kind, _ in toys}, rng))
@@ -59,13 +61,17 @@ def mirrored(spec: SceneSpec) -> SceneSpec | None:
 
 
 def hard_negatives(
-    spec: SceneSpec, toys: list[tuple[str, str]], front: bool, rng: np.random.Generator
+    spec: SceneSpec,
+    toys: list[tuple[str, str]],
+    front: bool,
+    rng: np.random.Generator,
+    kinds: tuple[str, ...] = KINDS,
 ) -> tuple[SceneSpec, SceneSpec]:
     """Two wrong scenes: colours swapped where that is possible, and another fault; sides only for front
     views.
     """
     faults: list[Callable[[], SceneSpec | None]] = [
-        lambda: wrong_kind(spec, toys, rng),
+        lambda: wrong_kind(spec, toys, rng, kinds),
         lambda: mirrored(spec) if front else None,
     ]
     fault = faults[int(rng.integers(len(faults)))]() if rng.random() < 0.6 else None

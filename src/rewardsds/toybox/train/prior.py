@@ -24,12 +24,11 @@ from rewardsds.toybox.models import (
     load_autoencoder,
     load_text_encoder,
 )
-from rewardsds.toybox.specification import KINDS
 from rewardsds.toybox.tokenizer import build_tokenizer
 from rewardsds.toybox.train.clip import tokenise
 from rewardsds.toybox.train.common import Draws, Progress, fit, say, write_record
 from rewardsds.toybox.train.pictures import FRONT, pictures
-from rewardsds.toybox.train.settings import PriorSettings, StageSettings
+from rewardsds.toybox.train.settings import StageSettings
 
 DROPPED = 0.1
 """Share of the captions replaced by "", for classifier-free guidance (arXiv 2207.12598)."""
@@ -55,14 +54,9 @@ def train_prior(
     batches hold as many pictures as the four-view ones, so that every step costs the same.
     """
     weights = out / "weights"
-    kinds = settings.kinds if isinstance(settings, PriorSettings) else KINDS
-    known = [i for i, scene in enumerate(data.scenes) if all(kind in kinds for kind, _ in scene["toys"])]
-    if not known:
-        raise ValueError(f"no scene of the data has only toys of the kinds {', '.join(kinds)}: render more")
-    places = np.array(known)
-    tokenizer = build_tokenizer(kinds)
+    tokenizer = build_tokenizer(data.kinds)
     text_encoder = load_text_encoder(weights).to(device)
-    latents = cached_latents(data, places, out, device, log)
+    latents = cached_latents(data, out, device, log)
     torch.manual_seed(seed + 2)
     model = build_unet().to(device, memory_format=torch.channels_last)
     enable_multiview_attention(model)
@@ -74,10 +68,9 @@ def train_prior(
         draws = Draws.of(seed + 2, step)
         single = bool(draws.numpy.random() < SINGLE)
         views = 1 if single else VIEWS
-        rows = draws.numpy.integers(0, len(places), settings.batch * VIEWS // views)
-        scenes = places[rows]
+        scenes = draws.numpy.integers(0, len(data), settings.batch * VIEWS // views)
         which = [FRONT] if single else list(range(VIEWS))
-        clean = torch.from_numpy(latents[rows][:, which]).to(device, torch.float32).flatten(0, 1)
+        clean = torch.from_numpy(latents[scenes][:, which]).to(device, torch.float32).flatten(0, 1)
         texts = [captions.describe(data.scenes[scene]["spec"], draws.numpy) for scene in scenes]
         dropped = draws.numpy.random(len(texts)) < DROPPED
         texts = ["" if gone else text for text, gone in zip(texts, dropped)]
@@ -109,8 +102,7 @@ def train_prior(
     progress = fit(model, loss, settings, folder, log, stop_after)
     if progress.finished:
         export_unet(model, weights)
-        tokenizer.save_pretrained(weights / "prior" / "tokenizer")
-        write_record(folder, settings, progress, device, scenes=len(places), seed=seed)
+        write_record(folder, settings, progress, device, scenes=len(data), seed=seed)
     return progress
 
 
@@ -124,20 +116,18 @@ def min_snr_weights(alphas_cumprod: Tensor, most: float = 5.0) -> Tensor:
     return ratio.clamp(max=most) / ratio
 
 
-def cached_latents(
-    data: ToyboxData, places: np.ndarray, out: Path, device: str, log: Callable[[str], None] = say
-) -> np.ndarray:
-    """(M, 5, 4, 16, 16) float16 scaled latents of all views of M scenes, mapped from out/prior/latents.npy.
+def cached_latents(data: ToyboxData, out: Path, device: str, log: Callable[[str], None] = say) -> np.ndarray:
+    """(M, 5, 4, 16, 16) float16 scaled latents of all views, memory-mapped from out/prior/latents.npy.
 
-    places: (M,) which scenes of the data. Written anew when the autoencoder or the scenes have changed.
+    Written anew when the autoencoder or the scenes have changed.
     """
     weights = out / "weights"
     folder = out / "prior"
     folder.mkdir(parents=True, exist_ok=True)
-    shape = (len(places), data.views.shape[1], *LATENT_SHAPE)
+    shape = (len(data), data.views.shape[1], *LATENT_SHAPE)
     of = {
         "autoencoder": _digest(weights / "prior" / "vae"),
-        "data": _digest_of_data(data, places),
+        "data": _digest_of_data(data),
         "shape": list(shape),
     }
     path, note = folder / "latents.npy", folder / "latents.json"
@@ -148,8 +138,8 @@ def cached_latents(
     autoencoder: Any = load_autoencoder(weights).to(device, memory_format=torch.channels_last)
     latents = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
     with torch.no_grad():
-        for start in range(0, len(places), 32):
-            scenes = places[start : start + 32]
+        for start in range(0, len(data), 32):
+            scenes = np.arange(start, min(start + 32, len(data)))
             rows, views = np.repeat(scenes, shape[1]), np.tile(np.arange(shape[1]), len(scenes))
             coded = encode_images(autoencoder, pictures(data, rows, views, device))
             latents[start : start + len(scenes)] = coded.cpu().contiguous().numpy().reshape(-1, *shape[1:])
@@ -167,5 +157,5 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _digest_of_data(data: ToyboxData, places: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(data.poses[places]).tobytes()).hexdigest()
+def _digest_of_data(data: ToyboxData) -> str:
+    return hashlib.sha256(np.ascontiguousarray(data.poses).tobytes()).hexdigest()

@@ -41,13 +41,7 @@ CORE_KINDS = (
     "apple", "backpack", "bag", "banana", "car", "couch", "cube", "dog", "hat", "penguin", "sheep", "table",
     "tree",
 )  # fmt: skip
-"""What two hours of two CPU cores can teach the prior to draw well; the other networks learn every kind."""
-
-
-class PriorSettings(StageSettings):
-    """kinds: the kinds of toy that the prior is trained on; its tokenizer does not know the others."""
-
-    kinds: tuple[str, ...] = KINDS
+"""As many kinds as two hours of two CPU cores can teach the networks to know well."""
 
 
 def stage_settings(preset: Preset, stage: StageName) -> StageSettings:
@@ -63,9 +57,7 @@ _PRESETS: dict[Preset, dict[StageName, StageSettings]] = {
         "clip": StageSettings(
             steps=1600, batch=64, learning_rate=1e-3, weight_decay=0.05, average=0.99, minutes=12
         ),
-        "prior": PriorSettings(
-            steps=6000, batch=12, learning_rate=1.3e-3, average=0.998, minutes=60, kinds=CORE_KINDS
-        ),
+        "prior": StageSettings(steps=6000, batch=12, learning_rate=1.3e-3, average=0.998, minutes=70),
         "judge": StageSettings(
             steps=1500, batch=48, learning_rate=2e-3, weight_decay=0.02, average=0.99, minutes=10
         ),
@@ -74,7 +66,7 @@ _PRESETS: dict[Preset, dict[StageName, StageSettings]] = {
     "gpu": {
         "autoencoder": StageSettings(steps=20_000, batch=128, learning_rate=1e-3, average=0.999),
         "clip": StageSettings(steps=30_000, batch=512, learning_rate=8e-4, weight_decay=0.05, average=0.999),
-        "prior": PriorSettings(steps=60_000, batch=128, learning_rate=1e-3, average=0.9995),
+        "prior": StageSettings(steps=60_000, batch=128, learning_rate=1e-3, average=0.9995),
         "judge": StageSettings(steps=20_000, batch=256, learning_rate=1e-3, weight_decay=0.02, average=0.999),
         "card": StageSettings(steps=1, batch=256, learning_rate=1.0),
     },
@@ -89,8 +81,10 @@ class TrainSettings(BaseModel):
         last checkpoint, a finished one is left alone.
     stage: one stage alone, or all of them in order.
     steps, batch, minutes: instead of the preset's.
-    sets: scenes to render for `train` when it is missing (an eighth of it for `judge`, a twentieth for
-        `validation`).
+    kinds: of toy in data sets that are missing: all of the world's, or a core; the preset's unless given.
+        What the networks know is what their data shows.
+    sets: scenes to render for `train` when it is missing, the preset's unless given (a quarter of it for
+        `judge`, a twentieth for `validation`).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -104,7 +98,8 @@ class TrainSettings(BaseModel):
     steps: int | None = Field(default=None, gt=0)
     batch: int | None = Field(default=None, gt=0)
     minutes: float | None = Field(default=None, gt=0)
-    sets: int = Field(default=40_000, gt=0)
+    kinds: Literal["core", "all"] | None = None
+    sets: int | None = Field(default=None, gt=0)
     workers: int = Field(default=2, gt=0)
     compile: bool = False
 
@@ -114,6 +109,12 @@ class TrainSettings(BaseModel):
         if given and self.stage == "all":
             raise ValueError(f"{', '.join(given)} given for all stages at once: choose one with `stage`")
         return self
+
+    def scenes(self) -> tuple[tuple[str, ...], int]:
+        """Kinds of toy, and number of training scenes, of data sets that are missing."""
+        cpu = self.preset == "cpu"
+        core = self.kinds == "core" or (self.kinds is None and cpu)
+        return CORE_KINDS if core else KINDS, self.sets or (20_000 if cpu else 40_000)
 
     def resolve(self, stage: StageName) -> StageSettings:
         """The preset's settings of a stage with this run's own values put in."""

@@ -1,0 +1,157 @@
+"""RewardSDS against SDS on the toybox: does the judge find more of the asked toys?
+
+Every prompt and seed is run twice with the settings of `rewardsds image`, once with the weighting and once as
+plain SDS, from the same initial latent. The judge has been seen by no optimisation. Differences are paired;
+intervals are bootstrapped over prompts, whose seeds are averaged first.
+
+    python benchmarks/reward_gain.py [--prompts 32] [--seeds 3] [--steps N] [--out benchmarks/results/reward_gain.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.stats import bootstrap
+from torch import Tensor
+
+from rewardsds.hardware import hardware
+from rewardsds.priors.load import load_prior
+from rewardsds.rewards.load import load_reward
+from rewardsds.runs.loop import make_optimizer
+from rewardsds.runs.randomness import generator
+from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
+from rewardsds.tasks.parts import make_guidance
+from rewardsds.tasks.settings import TextToImageSettings
+from rewardsds.toybox.captions import benchmark_prompts, parse
+from rewardsds.toybox.judge import load_judge
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--split", default="test", choices=["validation", "test"])
+    parser.add_argument("--batch", type=int, default=32, help="items optimised side by side")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings of the task"
+    )
+    parser.add_argument(
+        "--sheet", type=Path, help="also write a picture: one row a prompt, SDS beside RewardSDS"
+    )
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    options = parser.parse_args()
+
+    overrides = dict(item.split("=", 1) for item in options.set)
+    prompts = benchmark_prompts(options.prompts, split=options.split)
+    prior, reward, judge = load_prior("toybox"), load_reward("clip"), load_judge()
+    results: dict[str, dict[str, np.ndarray]] = {}
+    pictures: dict[str, Tensor] = {}
+    settings = None
+    for method in ("sds", "rewardsds"):
+        values = {"prompt": prompts[0], **overrides, **({"weighting": "none"} if method == "sds" else {})}
+        settings = TextToImageSettings.model_validate(values)
+        began, before = time.perf_counter(), prior.network_evaluations
+        items = [(prompt, seed) for prompt in prompts for seed in range(options.seeds)]
+        images = torch.cat(
+            [
+                optimise(items[start : start + options.batch], settings, prior, reward)
+                for start in range(0, len(items), options.batch)
+            ]
+        )
+        seconds = time.perf_counter() - began
+        specs = [parse(prompt).spec for prompt, _ in items]
+        shape = (options.prompts, options.seeds)
+        with torch.no_grad():
+            clip = reward(images[None, :, None], [prompt for prompt, _ in items])[0]
+        results[method] = {
+            "judge finds": judge.finds(images, specs).reshape(shape).numpy(),
+            "judge probability": judge.score(images, specs).reshape(shape).numpy(),
+            "reward (optimised)": clip.reshape(shape).numpy(),
+            "seconds a run": np.full(shape, seconds / len(items)),
+            "network evaluations a run": np.full(shape, (prior.network_evaluations - before) / len(items)),
+        }
+        pictures[method] = images
+    assert settings is not None
+
+    record = {
+        "date": date.today().isoformat(),
+        "hardware": hardware(),
+        "prompts": prompts,
+        "seeds": options.seeds,
+        "split": options.split,
+        "settings": settings.model_dump(mode="json"),
+        "measures": {name: compare(results, name) for name in results["sds"]},
+    }
+    print(f"{options.prompts} prompts × {options.seeds} seeds, {settings.steps} steps")
+    print(f"{'measure':28} {'SDS':>9} {'RewardSDS':>10} {'difference':>11}   95% interval")
+    for name, row in record["measures"].items():
+        low, high = row["interval"]
+        print(
+            f"{name:28} {row['sds']:9.3f} {row['rewardsds']:10.3f} {row['difference']:+11.3f}   "
+            f"[{low:+.3f}, {high:+.3f}]"
+        )
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+    if options.sheet:
+        write_sheet(pictures, options.seeds, options.sheet)
+
+
+def optimise(items: list[tuple[str, int]], settings: TextToImageSettings, prior, reward) -> Tensor:
+    """The pictures (B, 3, H, W) of B items, optimised side by side as `rewardsds image` does it one by one."""
+    scene = LatentImageScene(
+        prior.latent_shape,
+        [generator(seed, "init") for _, seed in items],
+        LatentImageSettings(learning_rate=settings.learning_rate, init_scale=settings.init_scale),
+    )
+    guidance = make_guidance(settings, prior, reward if settings.uses_reward else None)
+    optimizer = make_optimizer(scene)
+    prompts = [prompt for prompt, _ in items]
+    generators = [generator(seed, "noise") for _, seed in items]
+    for step in range(settings.steps):
+        optimizer.zero_grad()
+        loss = guidance(latents=scene.render(None).latents, prompt=prompts, step=step, generators=generators)
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return prior.decode(scene.render(None).latents)[:, 0]
+
+
+def compare(results: dict[str, dict[str, np.ndarray]], name: str) -> dict:
+    sds, ours = results["sds"][name], results["rewardsds"][name]
+    paired = (ours - sds).mean(axis=1)
+    if np.ptp(paired) == 0:
+        low = high = float(paired[0])
+    else:
+        interval = bootstrap(
+            (paired,), np.mean, n_resamples=10_000, rng=np.random.default_rng(0)
+        ).confidence_interval
+        low, high = float(interval.low), float(interval.high)
+    return {
+        "sds": float(sds.mean()),
+        "rewardsds": float(ours.mean()),
+        "difference": float(paired.mean()),
+        "interval": [low, high],
+    }
+
+
+def write_sheet(pictures: dict[str, Tensor], seeds: int, path: Path) -> None:
+    """One row for two prompts; for each prompt the seeds of SDS, then those of RewardSDS."""
+    cells = [images.reshape(-1, seeds, *images.shape[1:]) for images in pictures.values()]
+    rows = torch.cat(cells, dim=1).permute(0, 3, 1, 4, 2).flatten(2, 3)  # prompts, H, 2·seeds·W, 3
+    if len(rows) % 2 == 0:
+        rows = torch.cat([rows[0::2], rows[1::2]], dim=2)
+    sheet = (rows.flatten(0, 1) * 255).round().to(torch.uint8).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(path)
+
+
+if __name__ == "__main__":
+    main()
