@@ -13,20 +13,18 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numba
-import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from rewardsds.hardware import hardware
 from rewardsds.scenes.cameras import sample_orbit_group
 from rewardsds.scenes.files import atomic_path
 from rewardsds.scenes.gaussians import rasterization, reference
@@ -88,14 +86,6 @@ def summary(times: list[tuple[float, float, float]]) -> dict[str, float]:
     }
 
 
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
@@ -128,14 +118,8 @@ def main() -> None:
     result = {
         "benchmark": "Gaussian rasteriser, forward and backward, RGB+ED",
         "date": datetime.date.today().isoformat(),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": rasterization.threads(),
-        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
-        "load_average_1min": round(psutil.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numba": numba.__version__,
+        "hardware": hardware(),
+        "kernel_threads": rasterization.threads(),
         "cases": rows,
     }
     with atomic_path(options.out) as temporary:

@@ -31,10 +31,11 @@ from rewardsds.tasks.parts import make_guidance
 from rewardsds.tasks.settings import TextToImageSettings
 from rewardsds.toybox.captions import benchmark_prompts, parse
 from rewardsds.toybox.judge import load_judge
+from rewardsds.toybox.specification import KINDS, SceneSpec
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", default="test", choices=["validation", "test"])
@@ -49,8 +50,9 @@ def main() -> None:
     options = parser.parse_args()
 
     overrides = dict(item.split("=", 1) for item in options.set)
-    prompts = benchmark_prompts(options.prompts, split=options.split)
     prior, reward, judge = load_prior("toybox"), load_reward("clip"), load_judge()
+    known = [kind for kind in KINDS if not prior.unknown_words(kind)]
+    prompts = benchmark_prompts(options.prompts, split=options.split, kinds=known)
     results: dict[str, dict[str, np.ndarray]] = {}
     pictures: dict[str, Tensor] = {}
     settings = None
@@ -66,7 +68,7 @@ def main() -> None:
             ]
         )
         seconds = time.perf_counter() - began
-        specs = [parse(prompt).spec for prompt, _ in items]
+        specs = [known_spec(prompt) for prompt, _ in items]
         shape = (options.prompts, options.seeds)
         with torch.no_grad():
             clip = reward(images[None, :, None], [prompt for prompt, _ in items])[0]
@@ -122,6 +124,12 @@ def optimise(items: list[tuple[str, int]], settings: TextToImageSettings, prior,
         optimizer.step()
     with torch.no_grad():
         return prior.decode(scene.render(None).latents)[:, 0]
+
+
+def known_spec(prompt: str) -> SceneSpec:
+    spec = parse(prompt).spec
+    assert spec is not None, prompt
+    return spec
 
 
 def compare(results: dict[str, dict[str, np.ndarray]], name: str) -> dict:

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -27,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rewardsds import BestWorst, RewardSDS, Uniform, load_prior, load_reward
+from rewardsds.hardware import hardware
 from rewardsds.priors.base import Prior
 from rewardsds.rewards.base import Reward
 from rewardsds.scenes.cameras import sample_orbit_group
@@ -92,28 +90,6 @@ def table(rows: list[dict[str, Any]]) -> Table:
     return result
 
 
-def surroundings(device: torch.device) -> dict[str, Any]:
-    """Hardware, versions and date, without which the figures mean nothing."""
-    cpu = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        names = [
-            line.split(":", 1)[1] for line in information.read_text().splitlines() if "model name" in line
-        ]
-        cpu = names[0].strip() if names else cpu
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "python": platform.python_version(),
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")
-        },
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -132,7 +108,8 @@ def main() -> None:
     rows = compare(prior, reward, options.repeats)
     Console(width=150).print(table(rows))
     result = {
-        **surroundings(prior.alphas_cumprod.device),
+        "date": datetime.date.today().isoformat(),
+        "hardware": hardware(str(prior.alphas_cumprod.device)),
         "prior": options.prior,
         "reward": options.reward,
         "repeats": options.repeats,

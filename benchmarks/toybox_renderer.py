@@ -25,7 +25,7 @@ ASKED = 40_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--sets", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/toybox_renderer.json"))
     options = parser.parse_args()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from rewardsds import __version__
 from rewardsds.cli import main
@@ -207,3 +208,18 @@ def test_unknown_words_end_the_run_when_nothing_is_known(
     assert main(["image", "qqzzxx", "--out", str(tmp_path / "run"), *tiny]) == 1
     assert "does not know: qqzzxx" in one_line(capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
+
+
+def test_toybox_show(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    arguments = ["toybox", "show", "a red apple and a dragon", "--out", str(sheet), "--scenes", "2", "--size"]
+    assert main([*arguments, "32"]) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() == str(sheet)
+    assert said.err.strip() == "warning: the toybox does not know: dragon"
+    with Image.open(sheet) as picture:
+        assert picture.size == (4 * 36 + 4, 2 * 36 + 4)
+    assert main([*arguments, "4"]) == 2
+    assert "size is 4: expected 16 to 1024 pixels" in capsys.readouterr().err
+    assert main(["toybox", "show", "a dragon", "--out", str(sheet)]) == 1
+    assert "names no toy" in capsys.readouterr().err

@@ -93,8 +93,18 @@ class Show:
     """Toys to show."""
     out: Path = Path("toybox.png")
     """Where the PNG goes."""
+    scenes: Annotated[int, tyro.conf.arg(metavar="ROWS")] = 4
+    """Scenes, one a row."""
+    size: int = 192
+    """Width and height of one picture, pixels."""
     seed: int = 0
     """Other seeds draw other sizes, poses and lighting."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.scenes <= 64:
+            raise SettingsError(f"scenes is {self.scenes}: expected 1 to 64")
+        if not 16 <= self.size <= 1024:
+            raise SettingsError(f"size is {self.size}: expected 16 to 1024 pixels")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -244,7 +254,9 @@ def _toybox_show(argv: list[str]) -> int:
     made = _parse(Show, argv, "rewardsds toybox show")
     from rewardsds.toybox.show import show
 
-    show(made.prompt, made.out, seed=made.seed)
+    _, notes = show(made.prompt, made.out, made.scenes, made.size, made.seed)
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
     print(made.out)
     return 0
 

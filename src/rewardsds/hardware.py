@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+LIBRARIES = ("torch", "diffusers", "transformers", "numba")
+
 
 def hardware(device: str = "cpu") -> dict[str, Any]:
-    """Processor or GPU, cores, threads in use, memory, versions."""
+    """Processor, GPU if `device` is one, cores, threads in use, memory, load, and versions of libraries."""
     import psutil
     import torch
 
@@ -18,10 +21,11 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gigabytes": round(psutil.virtual_memory().total / 1e9, 1),
-        "torch": torch.__version__,
+        "load_average_1min": round(psutil.getloadavg()[0], 2),
         "python": platform.python_version(),
+        **{name: metadata.version(name) for name in LIBRARIES},
     }
-    if device.startswith("cuda"):
+    if str(device).startswith("cuda"):
         found["gpu"] = torch.cuda.get_device_name(device)
     return found
 

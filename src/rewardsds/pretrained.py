@@ -28,6 +28,17 @@ def embedded_weights(name: str) -> Path:
     return weights / name
 
 
+def installed_weights(name: str, file: str, what: str, instead: str) -> Path:
+    """`embedded_weights(name)` where it holds `file`; a ValueError that says what can be done where it does not."""
+    folder = embedded_weights(name)
+    if not (folder / file).exists():
+        raise ValueError(
+            f"the toybox's {what} is not installed (looked in {folder}): train it with `rewardsds toybox train` and "
+            f"set REWARDSDS_TOYBOX to the folder of weights, or give {instead}"
+        )
+    return folder
+
+
 def default_device_and_dtype(
     device: torch.device | str | None, dtype: torch.dtype | None
 ) -> tuple[torch.device, torch.dtype]:

@@ -42,13 +42,14 @@ def test_loading_draws_no_progress_bar(tiny_prior_folder: Path, capfd: pytest.Ca
 
 
 def test_toybox_without_weights_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("rewardsds.priors.load.embedded_weights", lambda name: tmp_path / name)
-    with pytest.raises(ValueError, match=r"not installed.*prior.*rewardsds toybox train") as error:
+    monkeypatch.setenv("REWARDSDS_TOYBOX", str(tmp_path))
+    with pytest.raises(ValueError, match=r"prior is not installed.*rewardsds toybox train") as error:
         load_prior("toybox")
     assert str(tmp_path) in str(error.value)
 
 
-def test_toybox_is_looked_for_inside_the_package():
+def test_toybox_is_looked_for_inside_the_package(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("REWARDSDS_TOYBOX", raising=False)
     folder = pretrained.embedded_weights("prior")
     assert folder.parts[-4:] == ("rewardsds", "toybox", "weights", "prior")
 

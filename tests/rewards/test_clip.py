@@ -124,6 +124,6 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         load_reward(tmp_path)
     with pytest.raises(ValueError, match="got float"):
         load_reward(math.pi)  # pyright: ignore[reportArgumentType]
-    monkeypatch.setattr("rewardsds.rewards.load.embedded_weights", lambda name: tmp_path / name)
+    monkeypatch.setenv("REWARDSDS_TOYBOX", str(tmp_path))
     with pytest.raises(ValueError, match=r"not installed.*rewardsds toybox train"):
         load_reward("clip")

@@ -147,7 +147,7 @@ def test_toys_of_a_row_do_not_run_into_each_other(seed: int):
     axis = np.linspace(-1, 1, 50, dtype=np.float32)
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     inside = [signed_distance(ToyScene((toy,)), points)[0] < -0.03 for toy in scene.toys]
-    overlap = sum(mask.astype(int) for mask in inside)
+    overlap = np.sum(inside, axis=0)
     assert (overlap > 1).sum() <= 0.02 * (overlap > 0).sum()
 
 
@@ -188,8 +188,8 @@ def test_held_out_combinations_never_appear_in_training_scenes(tmp_path):
 def test_show_writes_a_contact_sheet(tmp_path):
     from PIL import Image
 
-    path, unknown = show("a dragon and a red apple", tmp_path / "sheet.png", scenes=2, size=32)
-    assert unknown == ["dragon"]
+    path, notes = show("a dragon and a red apple", tmp_path / "sheet.png", scenes=2, size=32)
+    assert notes == ["the toybox does not know: dragon"]
     sheet = np.asarray(Image.open(path).convert("RGB")).astype(int)
     assert sheet.shape[0] < sheet.shape[1]  # two rows of four
     red = (sheet[..., 0] > 1.8 * sheet[..., 1]) & (sheet[..., 0] > 60)

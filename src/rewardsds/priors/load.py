@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from rewardsds.pretrained import default_device_and_dtype, embedded_weights, load_from
+from rewardsds.pretrained import default_device_and_dtype, installed_weights, load_from
 from rewardsds.priors.diffusion import DiffusionPrior
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -29,12 +29,7 @@ def load_prior(
     """
     device, dtype = default_device_and_dtype(device, dtype)
     if str(source) == "toybox":
-        source = embedded_weights("prior")
-        if not (source / "unet").is_dir():
-            raise ValueError(
-                f"the toybox prior is not installed (looked in {source}): train it with "
-                "`rewardsds toybox train`, or give the folder or hub id of another prior"
-            )
+        source = installed_weights("prior", "unet", "prior", "the folder or hub id of another prior")
 
     def load(found: str | Path) -> DiffusionPrior:
         if isinstance(found, Path):

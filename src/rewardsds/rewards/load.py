@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from rewardsds.pretrained import default_device_and_dtype, embedded_weights, load_from
+from rewardsds.pretrained import default_device_and_dtype, installed_weights, load_from
 from rewardsds.rewards.base import Reward
 from rewardsds.rewards.clip import CLIPReward
 
@@ -36,12 +36,7 @@ def load_reward(
         )
     device, dtype = default_device_and_dtype(device, dtype)
     if str(source) == "clip":
-        source = embedded_weights("clip")
-        if not (source / "config.json").is_file():
-            raise ValueError(
-                f"the toybox's CLIP is not installed (looked in {source}): train it with "
-                "`rewardsds toybox train`, or give a folder, a hub id or a function"
-            )
+        source = installed_weights("clip", "config.json", "CLIP", "a folder, a hub id or a function")
 
     def load(found: str | Path) -> CLIPReward:
         if isinstance(found, Path):

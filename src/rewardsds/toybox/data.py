@@ -75,7 +75,7 @@ def generate(
         )
     folder.mkdir(parents=True, exist_ok=True)
     if workers:
-        numba.set_num_threads(min(workers, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(workers, numba.get_num_threads()))
     views = np.lib.format.open_memmap(
         folder / "views.npy", mode="w+", dtype=np.uint8, shape=(sets, VIEWS, SIZE, SIZE, 3)
     )

@@ -48,7 +48,7 @@ def build_autoencoder(width: int = 32) -> Any:
 
 
 def build_clip(
-    tokenizer: Any, text_width: int = TEXT_WIDTH, vision_width: int = 192, projection: int = 160
+    tokenizer: Any, text_width: int = TEXT_WIDTH, vision_width: int = 160, projection: int = 160
 ) -> Any:
     """CLIPModel for 64 px images in patches of 8 and captions of at most 24 words.
 
@@ -79,7 +79,7 @@ def build_clip(
             "hidden_size": vision_width,
             "intermediate_size": 4 * vision_width,
             "projection_dim": projection,
-            "num_hidden_layers": 5,
+            "num_hidden_layers": 4,
             "num_attention_heads": vision_width // 32,
             "image_size": IMAGE_SIZE,
             "patch_size": 8,

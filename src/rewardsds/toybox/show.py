@@ -22,8 +22,8 @@ def show(
 ) -> tuple[Path, list[str]]:
     """Draws `scenes` different scenes that the prompt describes, one a row, from the front, right, back and left.
 
-    Returns the picture's path and the words of the prompt that the world does not know. Raises ValueError when
-    the prompt names no toy.
+    Returns the picture's path and what the user should know (words that are not known, toys left out). Raises
+    ValueError when the prompt names no toy.
     """
     parsed = captions.parse(prompt)
     if parsed.spec is None:
@@ -52,4 +52,7 @@ def show(
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(path)
-    return path, parsed.unknown
+    notes = [f"the toybox does not know: {', '.join(parsed.unknown)}"] if parsed.unknown else []
+    if parsed.dropped:
+        notes.append(f"the toybox shows at most three toys; left out: {', '.join(parsed.dropped)}")
+    return path, notes

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rewardsds.hardware import hardware
 from rewardsds.priors.multiview import enable_multiview_attention
 from rewardsds.toybox import captions
 from rewardsds.toybox.data import ToyboxData
@@ -35,7 +36,7 @@ from rewardsds.toybox.models import (
 from rewardsds.toybox.specification import COLOURS, KINDS, SceneSpec
 from rewardsds.toybox.tokenizer import build_tokenizer
 from rewardsds.toybox.train.clip import same_toys, tokenise
-from rewardsds.toybox.train.common import hardware, say, write_json
+from rewardsds.toybox.train.common import say, write_json
 from rewardsds.toybox.train.negatives import swap_colours
 from rewardsds.toybox.train.pictures import FRONT, all_visible, pictures
 from rewardsds.toybox.train.sampling import Sampler

@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rewardsds.hardware import hardware
 from rewardsds.toybox.train.settings import StageSettings
 
 Loss = Callable[[int], tuple[Tensor, dict[str, Tensor | float]]]
@@ -238,31 +239,6 @@ def _load(
 
 
 # -------------------------------------------------------------------------------------------------- record
-
-
-def hardware(device: str) -> dict[str, Any]:
-    """The machine as it says itself: processor or GPU, cores in use, memory, versions."""
-    import platform
-
-    import psutil
-
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
-        name = models[0] if models else name
-    found: dict[str, Any] = {
-        "processor": name,
-        "threads": torch.get_num_threads(),
-        "memory_gigabytes": round(psutil.virtual_memory().total / 1e9, 1),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    if device.startswith("cuda"):
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
 
 
 def write_record(
