@@ -19,7 +19,7 @@ from rewardsds.toybox.specification import COLOURS, KINDS, Group, SceneSpec
 from rewardsds.toybox.train import TrainSettings
 from rewardsds.toybox.train.autoencoder import train_autoencoder
 from rewardsds.toybox.train.card import psnr, write_card
-from rewardsds.toybox.train.clip import contrastive_loss, same_toys, train_clip
+from rewardsds.toybox.train.clip import contrastive_loss, said_pairs, same_toys, train_clip
 from rewardsds.toybox.train.common import Draws, fit, learning_rate
 from rewardsds.toybox.train.judge import train_judge
 from rewardsds.toybox.train.negatives import hard_negatives, mirrored, swap_colours, wrong_colour, wrong_kind
@@ -357,3 +357,14 @@ def test_the_card_holds_what_was_measured(trained: Path, data: ToyboxData):
 def test_a_stage_whose_model_is_missing_names_it(data: ToyboxData, tmp_path: Path):
     with pytest.raises(ValueError, match="run the training stage"):
         train_clip(data, tmp_path, settings(1), log=silent)
+
+
+def test_captions_say_pairs_and_leave_unsaid_colours_open():
+    spec = SceneSpec((Group("car", "red"), Group("dog"), Group("car", "blue")), ("and", "and"))
+    present, asked = said_pairs([spec])
+    car, dog, cube = (KINDS.index(kind) for kind in ("car", "dog", "cube"))
+    assert [COLOURS[c] for c in present[0, car].nonzero().flatten()] == ["red", "blue"]
+    assert present.sum() == 2
+    assert asked[0, car].all()
+    assert asked[0, cube].all()
+    assert not asked[0, dog].any()

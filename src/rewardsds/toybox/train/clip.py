@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rewardsds.toybox import captions
 from rewardsds.toybox.data import ToyboxData
 from rewardsds.toybox.models import TEXT_LENGTH, build_clip, export_clip, load_autoencoder, normalise
-from rewardsds.toybox.specification import COLOURS, GROUNDS, KINDS
+from rewardsds.toybox.specification import COLOURS, GROUNDS, KINDS, SceneSpec
 from rewardsds.toybox.tokenizer import build_tokenizer
 from rewardsds.toybox.train.common import Draws, Progress, fit, say, write_record
 from rewardsds.toybox.train.negatives import hard_negatives
@@ -36,37 +36,53 @@ RECONSTRUCTED = 0.25
 class Scaffold(nn.Module):
     """The CLIP with heads that are thrown away after training: which toys and what ground a picture shows.
 
-    The contrastive loss alone needs many more pictures before patches mean anything. One head reads the
-    pooled state; another binds kinds to colours at each patch, before the last layer, so that the pooled
-    state has something to collect.
+    The contrastive loss alone needs many more pictures before patches mean anything, and it long treats a caption
+    as a bag of words: swapped colours hardly change it. So pictures and captions alike say which (kind, colour)
+    pairs they hold, by one set of directions in the space that they share. Another head binds kinds to colours at
+    each patch, before the last layer, so that the pooled state has something to collect.
     """
 
     def __init__(self, clip: Any) -> None:
         super().__init__()
         self.clip = clip
         width = clip.config.vision_config.hidden_size
-        self.pairs = nn.Linear(width, len(KINDS) * len(COLOURS))
+        self.pairs = Directions(clip.config.projection_dim)
         self.kinds = nn.Linear(width, len(KINDS))
         self.ground = nn.Linear(width, len(GROUNDS))
         self.patches = Binding(width)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-        """Pixels (M, 3, 64, 64) normalised and tokens (L, T) → normalised embeddings and the heads'
-        logits.
-        """
+        """Pixels (M, 3, 64, 64) normalised and tokens (L, T) → normalised embeddings and the heads' logits."""
         seen = self.clip.vision_model(pixel_values=pixels, output_hidden_states=True)
         pooled, patches = seen.pooler_output, seen.hidden_states[-2][:, 1:]
         read = self.clip.text_model(input_ids=tokens).pooler_output
+        image = F.normalize(self.clip.visual_projection(pooled), dim=-1)
+        text = F.normalize(self.clip.text_projection(read), dim=-1)
         patch_kinds, patch_pairs = self.patches(patches)
         return {
-            "image": F.normalize(self.clip.visual_projection(pooled), dim=-1),
-            "text": F.normalize(self.clip.text_projection(read), dim=-1),
+            "image": image,
+            "text": text,
             "kinds": self.kinds(pooled),
-            "pairs": self.pairs(pooled).unflatten(-1, (len(KINDS), len(COLOURS))),
+            "pairs": self.pairs(image),
+            "text_pairs": self.pairs(text),
             "ground": self.ground(pooled),
             "patch_kinds": patch_kinds,
             "patch_pairs": patch_pairs,
         }
+
+
+class Directions(nn.Module):
+    """A direction for each (kind, colour) in the space of embeddings: unit vectors (M, P) → logits (M, K, C)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.direction = nn.Parameter(torch.randn(len(KINDS) * len(COLOURS), width) * width**-0.5)
+        self.scale = nn.Parameter(torch.tensor(20.0).log())
+        self.bias = nn.Parameter(torch.full((len(KINDS) * len(COLOURS),), -6.0))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        cosine = embeddings @ F.normalize(self.direction, dim=-1).T
+        return (self.scale.exp() * cosine + self.bias).unflatten(-1, (len(KINDS), len(COLOURS)))
 
 
 class Binding(nn.Module):
@@ -130,16 +146,16 @@ def train_clip(
         views = choose_views(data, scenes, draws)
         images = pictures(data, scenes, views, device)
         images = augment(reconstruct(autoencoder, images, draws, RECONSTRUCTED), draws)
-        true, wrong, other = [], [], []
+        described: tuple[list[SceneSpec], ...] = ([], [], [])  # the truth, and two that are wrong
         for scene, view in zip(scenes, views):
             spec, toys = data.scenes[scene]["spec"], data.scenes[scene]["toys"]
             negatives = hard_negatives(spec, toys, bool(view == FRONT), draws.numpy, data.kinds)
-            for texts, described in zip((true, wrong, other), (spec, *negatives)):
-                texts.append(captions.describe(described, draws.numpy))
-        tokens = tokenise(tokenizer, true + wrong + other)
-        longest = int(
-            (tokens != tokenizer.pad_token_id).sum(dim=1).max()
-        )  # what follows the end is never read
+            for specs, one in zip(described, (spec, *negatives)):
+                specs.append(one)
+        said = [spec for specs in described for spec in specs]
+        tokens = tokenise(tokenizer, [captions.describe(spec, draws.numpy) for spec in said])
+        # What follows the end is never read.
+        longest = int((tokens != tokenizer.pad_token_id).sum(dim=1).max())
         found = model(normalise(images), tokens[:, :longest].to(device))
         present, asked = (part.to(device) for part in truth(data, scenes, views))
         kinds, asked_kinds = kinds_of(present, asked)
@@ -149,13 +165,16 @@ def train_clip(
         heads = presence_loss(found["pairs"], present, asked, 4.0) + presence_loss(
             found["patch_pairs"], present, asked, 4.0
         )
+        text_present, text_asked = (part.to(device) for part in said_pairs(said))
+        texts = presence_loss(found["text_pairs"], text_present, text_asked, 4.0)
         heads = heads + 0.5 * presence_loss(found["kinds"], kinds, asked_kinds, 2.0)
         heads = heads + 0.5 * presence_loss(found["patch_kinds"], kinds, asked_kinds, 2.0)
         ground = F.cross_entropy(found["ground"], grounds_of(data, scenes).to(device))
-        value = contrast + 0.1 * heads + 0.1 * ground
+        value = contrast + 0.1 * (heads + texts) + 0.1 * ground
         return value, {
             "contrast": contrast.detach(),
             "heads": heads.detach(),
+            "texts": texts.detach(),
             "ground": ground.detach(),
             "top1": accuracy,
         }
@@ -185,6 +204,22 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -
     forwards = torch.cat([logits, own], dim=1)
     value = 0.5 * (F.cross_entropy(forwards, target) + F.cross_entropy(logits.T, target))
     return value, (forwards.detach().argmax(1) == target).float().mean()
+
+
+def said_pairs(specs: Sequence[SceneSpec]) -> tuple[Tensor, Tensor]:
+    """Which (kind, colour) pairs scenes name, as `truth` says it of pictures: present and asked, (L, K, C).
+
+    A group without a colour leaves open which colour of its kind is meant: none of them is asked.
+    """
+    present = torch.zeros(len(specs), len(KINDS), len(COLOURS))
+    asked = torch.ones_like(present)
+    for row, spec in enumerate(specs):
+        for group in spec.groups:
+            if group.colour is None:
+                asked[row, KINDS.index(group.kind)] = 0
+            else:
+                present[row, KINDS.index(group.kind), COLOURS.index(group.colour)] = 1
+    return present, torch.maximum(asked, present)
 
 
 def same_toys(data: ToyboxData, scenes) -> Tensor:
