@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DEMO_PROMPT ?= a penguin with a brown bag in the snow
 DEMO_OUT ?= runs/demo
 
-.PHONY: help demo models test test-slow lint format types ci clean
+.PHONY: help demo test test-slow lint format types ci clean
 
 help:
 	@echo "make demo    install, and turn \"$(DEMO_PROMPT)\" into a 3D object (about 3 minutes)"
@@ -34,16 +34,6 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.made pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[dev]"
 	@touch $@ $(VENV)/.installed
-
-# Where the package comes without the toybox's weights they are trained first, which takes about two hours on two
-# cores; stopped, the training continues where it was.
-ifeq ($(wildcard src/rewardsds/toybox/weights/prior/unet),)
-export REWARDSDS_TOYBOX ?= toybox/training/weights
-demo: models
-endif
-
-models: $(VENV)/.installed
-	test -d $(REWARDSDS_TOYBOX)/prior/unet || $(BIN)/rewardsds toybox train --preset cpu
 
 demo: $(VENV)/.installed
 	$(BIN)/rewardsds 3d "$(DEMO_PROMPT)" --out $(DEMO_OUT) --force

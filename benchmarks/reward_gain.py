@@ -29,9 +29,9 @@ from rewardsds.runs.randomness import generator
 from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
 from rewardsds.tasks.parts import make_guidance
 from rewardsds.tasks.settings import TextToImageSettings
-from rewardsds.toybox.captions import benchmark_prompts, parse
+from rewardsds.toybox.captions import benchmark_prompts, known_kinds, parse
 from rewardsds.toybox.judge import load_judge
-from rewardsds.toybox.specification import KINDS, SceneSpec
+from rewardsds.toybox.specification import SceneSpec
 
 
 def main() -> None:
@@ -51,8 +51,7 @@ def main() -> None:
 
     overrides = dict(item.split("=", 1) for item in options.set)
     prior, reward, judge = load_prior("toybox"), load_reward("clip"), load_judge()
-    known = [kind for kind in KINDS if not prior.unknown_words(kind)]
-    prompts = benchmark_prompts(options.prompts, split=options.split, kinds=known)
+    prompts = benchmark_prompts(options.prompts, split=options.split, kinds=known_kinds(prior))
     results: dict[str, dict[str, np.ndarray]] = {}
     pictures: dict[str, Tensor] = {}
     settings = None

@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "distillation": {"scenes.base", "priors.base", "rewards.base"},
     # a step's record, the scene's contract, and how files are written
     "runs": {"distillation", "scenes.base", "scenes.cameras", "scenes.export", "scenes.files"},
-    "toybox": {"scenes.cameras", "priors.base", "priors.multiview", "rewards.base", "hardware", "pretrained"},
+    "toybox": {"scenes.cameras", "priors", "rewards.base", "hardware", "pretrained"},
     "tasks": {
         "scenes",
         "priors",

@@ -24,7 +24,7 @@ from rewardsds.toybox.train.common import Draws, fit, learning_rate
 from rewardsds.toybox.train.judge import train_judge
 from rewardsds.toybox.train.negatives import hard_negatives, mirrored, swap_colours, wrong_colour, wrong_kind
 from rewardsds.toybox.train.pictures import choose_views, kinds_of, pictures, truth
-from rewardsds.toybox.train.prior import cached_latents, min_snr_weights, train_prior
+from rewardsds.toybox.train.prior import cached_latents, min_snr_weights, spread_timesteps, train_prior
 from rewardsds.toybox.train.settings import StageSettings
 
 PAINT = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 180, 30), "white": (250, 250, 250)}
@@ -269,6 +269,16 @@ def test_min_snr_weights():
     torch.testing.assert_close(
         min_snr_weights(kept), torch.tensor([5 / 99, 1.0, 1.0, 1.0]), atol=1e-5, rtol=1e-5
     )
+
+
+def test_timesteps_are_spread_and_each_is_uniform():
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.stack([spread_timesteps(8, 1000, generator) for _ in range(2000)])
+    assert (draws.sort(dim=1).values // 125 == torch.arange(8)).all()  # one in each eighth
+    for column in draws.double().T:
+        assert column.mean().item() == pytest.approx(499.5, abs=30)
+        assert 0 <= column.min() < 10
+        assert 989 < column.max() <= 999
 
 
 def test_psnr_by_hand():

@@ -18,7 +18,7 @@ class LatentImageSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    learning_rate: float = Field(default=0.01, gt=0, description="Adam's learning rate")
+    learning_rate: float = Field(default=0.05, gt=0, description="Adam's learning rate")
     init_scale: float = Field(
         default=1.0, ge=0, description="standard deviation of the noise that the latent starts from"
     )

@@ -37,11 +37,9 @@ def _toybox_prompt(prompt: str, prior: Prior) -> KnownPrompt:
 
     Leaving out a word alone would leave half a phrase, "a penguin and a".
     """
-    from rewardsds.toybox.captions import LONGEST_CAPTION, describe, parse, split_words
-    from rewardsds.toybox.specification import KINDS
+    from rewardsds.toybox.captions import LONGEST_CAPTION, describe, known_kinds, parse, split_words
 
-    # The world may hold more kinds of toy than the prior has been trained on.
-    parsed = parse(prompt, [kind for kind in KINDS if not prior.unknown_words(kind)])
+    parsed = parse(prompt, known_kinds(prior))
     notes = [f"the toybox does not know: {', '.join(parsed.unknown)}"] if parsed.unknown else []
     if parsed.spec is None:
         problem = notes[0] if notes else "the toybox finds no toy in it"

@@ -55,7 +55,7 @@ class JudgeNetwork(nn.Module):
     the sum of the two votes, so that a colour counts for the toy that stands in the same place.
     """
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
         self.width = width
         self.stem = nn.Conv2d(3, width, 5, 2, 2)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rewardsds.priors.base import Prior
 from rewardsds.toybox.lexicon import LONGEST_PHRASE, PHRASES, split_words
 from rewardsds.toybox.specification import KINDS, MOST_TOYS, WEARERS, Group, Relation, SceneSpec
 from rewardsds.toybox.writing import noun_phrase
@@ -122,6 +123,11 @@ _SEEN_FROM_THE_OTHER: dict[Relation, Relation] = {
     "left of": "right of",
     "right of": "left of",
 }
+
+
+def known_kinds(prior: Prior) -> tuple[str, ...]:
+    """Kinds of toy that a prior has words for: the world may hold more than it has been trained on."""
+    return tuple(kind for kind in KINDS if not prior.unknown_words(kind))
 
 
 def _feasible(relation: Relation, first: Group, other: Group) -> Relation:

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 from rewardsds.hardware import hardware
+from rewardsds.priors.diffusion import DiffusionPrior
+from rewardsds.priors.load import load_prior
 from rewardsds.priors.multiview import enable_multiview_attention
+from rewardsds.priors.sampling import sample
 from rewardsds.toybox import captions
 from rewardsds.toybox.data import ToyboxData
 from rewardsds.toybox.judge import Judge, load_judge
@@ -39,7 +42,6 @@ from rewardsds.toybox.train.clip import same_toys, tokenise
 from rewardsds.toybox.train.common import say, write_json
 from rewardsds.toybox.train.negatives import swap_colours
 from rewardsds.toybox.train.pictures import FRONT, all_visible, pictures
-from rewardsds.toybox.train.sampling import Sampler
 from rewardsds.toybox.train.settings import STAGES
 
 STEPS, GUIDANCE, PROMPTS, SETS = 30, 6.0, 96, 16
@@ -70,7 +72,7 @@ def write_card(
     metrics["judge"] = measure_judge(judge, data, load_autoencoder(weights).to(device), device)
     log(f"judge: {metrics['judge']}")
     metrics["prior"] = measure_prior(
-        Sampler.load(weights, device), judge, data, prompts, steps, seed, out / "card"
+        load_prior(weights / "prior", device, torch.float32), judge, data, prompts, steps, seed, out / "card"
     )
     log(f"prior: {metrics['prior']}")
     metrics["cost"] = measure_cost(weights)
@@ -216,7 +218,7 @@ def _pair(kind: str, colour: str) -> int:
 
 
 def measure_prior(
-    sampler: Sampler, judge: Judge, data: ToyboxData, prompts: int, steps: int, seed: int, folder: Path
+    prior: DiffusionPrior, judge: Judge, data: ToyboxData, prompts: int, steps: int, seed: int, folder: Path
 ) -> dict[str, Any]:
     """Share of sampled pictures in which the judge finds all that was asked for, by number of toys and views.
 
@@ -226,13 +228,25 @@ def measure_prior(
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, Any] = {"sampler": "DDIM", "steps": steps, "guidance_scale": GUIDANCE}
-    found["kinds"] = list(sampler.kinds)
+    kinds = captions.known_kinds(prior)
+    found["kinds"] = list(kinds)
+
+    def draw(texts: Sequence[str], poses: Tensor | None = None) -> Tensor:
+        """Pictures (M, V, 3, 64, 64) on the CPU, 16 prompts at a time."""
+        parts = []
+        for start in range(0, len(texts), 16):
+            part = slice(start, start + 16)
+            cameras = None if poses is None else poses[part]
+            latents = sample(prior, texts[part], generator, cameras, steps, GUIDANCE)
+            parts.append(prior.decode(latents).cpu())
+        return torch.cat(parts)
+
     for name, toys in (("one", 1), ("two", 2)):
-        specs = _asked(data, toys, prompts, sampler.kinds)
+        specs = _asked(data, toys, prompts, kinds)
         if not specs:
             continue
         texts = [captions.describe(spec) for _, spec in specs]
-        images = sampler(texts, generator, steps=steps, guidance=GUIDANCE)[:, 0]
+        images = draw(texts)[:, 0]
         only = [spec for _, spec in specs]
         found[f"{name}_prompts"] = len(specs)
         found[f"{name}_right"] = float(judge.all_right(images, only).mean())
@@ -241,7 +255,7 @@ def measure_prior(
         (folder / f"{name}.txt").write_text("\n".join(texts[:48]) + "\n")
         few = specs[: min(SETS, len(specs))]
         poses = torch.from_numpy(np.array(data.poses[[scene for scene, _ in few], :4]))
-        sets = sampler(texts[: len(few)], generator, poses, steps=steps, guidance=GUIDANCE, batch=16)
+        sets = draw(texts[: len(few)], poses)
         found[f"{name}_four_views_prompts"] = len(few)
         found[f"{name}_four_views_right"] = float(judge.all_right(sets, only[: len(few)]).mean())
         save_sheet(sets.flatten(0, 1), folder / f"{name}_four_views.png", columns=8)
@@ -371,8 +385,7 @@ def card(metrics: dict[str, Any]) -> str:
         "Small networks for the procedural toybox world, in the file formats of the real ones. They know",
         "the toys, colours, relations and grounds below, at 64 × 64 pixels, and nothing else.",
         "",
-        f"- Toys of the world, the CLIP and the judge ({len(KINDS)}): {', '.join(KINDS)}.",
-        f"- Toys that the prior draws ({len(prior['kinds'])}): {', '.join(prior['kinds'])}.",
+        f"- Toys that they know ({len(prior['kinds'])} of the world's {len(KINDS)}): {', '.join(prior['kinds'])}.",
         f"- Colours: {', '.join(COLOURS)}.",
         "- Licence: Apache-2.0, as the package. All training data are rendered by the package itself.",
         "",
@@ -436,10 +449,12 @@ _LOSSES = (
     "- **Autoencoder**: absolute, squared and gradient error; latents held near unit scale; noise on",
     "  latents before decoding.",
     "- **CLIP**: symmetric InfoNCE (arXiv 2103.00020) with two wrong captions of each picture's own",
-    "  (colours exchanged between toys, a wrong colour, a wrong kind, left for right); heads that name",
-    "  toys and ground help in training and are thrown away. A quarter of the pictures come through the",
+    "  (colours exchanged between toys, a wrong colour, a wrong kind, left for right). Pictures and captions",
+    "  also have to say which coloured toys they hold, by one set of directions in the shared space; this",
+    "  and other heads that help in training are thrown away. A quarter of the pictures come through the",
     "  autoencoder.",
-    "- **Prior**: error of the predicted noise, min-SNR weighted (arXiv 2303.09556); three quarters of the",
+    "- **Prior**: error of the predicted noise, min-SNR weighted (arXiv 2303.09556), at timesteps spread evenly",
+    "  over a batch (arXiv 2107.00630); three quarters of the",
     "  batches are four-view sets with multi-view attention and camera embedding (arXiv 2308.16512), a",
     "  quarter single front views whose camera embedding is zero; a tenth of the captions is empty. The",
     "  text tower is the CLIP's, frozen.",

@@ -53,13 +53,13 @@ def stage_settings(preset: Preset, stage: StageName) -> StageSettings:
 
 _PRESETS: dict[Preset, dict[StageName, StageSettings]] = {
     "cpu": {
-        "autoencoder": StageSettings(steps=3500, batch=24, learning_rate=2e-3, average=0.995, minutes=12),
+        "autoencoder": StageSettings(steps=3500, batch=24, learning_rate=2e-3, average=0.995, minutes=10),
         "clip": StageSettings(
-            steps=6000, batch=64, learning_rate=1e-3, weight_decay=0.05, average=0.995, minutes=25
+            steps=6000, batch=64, learning_rate=1e-3, weight_decay=0.05, average=0.995, minutes=22
         ),
-        "prior": StageSettings(steps=6000, batch=12, learning_rate=1.3e-3, average=0.998, minutes=70),
+        "prior": StageSettings(steps=6000, batch=12, learning_rate=1.3e-3, average=0.998, minutes=64),
         "judge": StageSettings(
-            steps=1500, batch=48, learning_rate=2e-3, weight_decay=0.02, average=0.99, minutes=10
+            steps=4000, batch=48, learning_rate=3e-3, weight_decay=0.02, average=0.995, minutes=11
         ),
         "card": StageSettings(steps=1, batch=64, learning_rate=1.0),
     },
