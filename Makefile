@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO_PROMPT ?= a penguin with a brown bag in the snow
+DEMO_PROMPT ?= a penguin wearing a red hat
 DEMO_OUT ?= runs/demo
 
 .PHONY: help demo test test-slow lint format types ci clean

@@ -12,7 +12,7 @@ from rewardsds.priors.sampling import sample
 @pytest.mark.parametrize("prompt, mean, std", [("dark", -0.6, 0.2), ("light", 0.5, 0.3)])
 def test_samples_are_distributed_as_the_prior_says(prompt: str, mean: float, std: float):
     prior = two_colours(size=4)
-    drawn = sample(prior, [prompt] * 64, torch.Generator().manual_seed(0), steps=100, guidance_scale=1.0)
+    drawn = sample(prior, [prompt] * 64, torch.Generator().manual_seed(0), steps=500, guidance_scale=1.0)
     assert drawn.shape == (64, 1, 3, 4, 4)
     values = drawn.flatten()
     error = std / len(values) ** 0.5
