@@ -26,9 +26,9 @@ from rewardsds.priors.load import load_prior
 from rewardsds.rewards.load import load_reward
 from rewardsds.runs.loop import make_optimizer
 from rewardsds.runs.randomness import generator
-from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
 from rewardsds.tasks.parts import make_guidance
 from rewardsds.tasks.settings import TextToImageSettings
+from rewardsds.tasks.text_to_image import make_scene
 from rewardsds.toybox.captions import benchmark_prompts, known_kinds, parse
 from rewardsds.toybox.judge import load_judge
 from rewardsds.toybox.specification import SceneSpec
@@ -107,11 +107,7 @@ def main() -> None:
 
 def optimise(items: list[tuple[str, int]], settings: TextToImageSettings, prior, reward) -> Tensor:
     """The pictures (B, 3, H, W) of B items, optimised side by side as `rewardsds image` does it one by one."""
-    scene = LatentImageScene(
-        prior.latent_shape,
-        [generator(seed, "init") for _, seed in items],
-        LatentImageSettings(learning_rate=settings.learning_rate, init_scale=settings.init_scale),
-    )
+    scene = make_scene(settings, prior, [seed for _, seed in items])
     guidance = make_guidance(settings, prior, reward if settings.uses_reward else None)
     optimizer = make_optimizer(scene)
     prompts = [prompt for prompt, _ in items]

@@ -25,7 +25,7 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in LIBRARIES},
     }
-    if str(device).startswith("cuda"):
+    if device.startswith("cuda"):
         found["gpu"] = torch.cuda.get_device_name(device)
     return found
 

@@ -40,15 +40,13 @@ def _toybox_prompt(prompt: str, prior: Prior) -> KnownPrompt:
     from rewardsds.toybox.captions import LONGEST_CAPTION, describe, known_kinds, parse, split_words
 
     parsed = parse(prompt, known_kinds(prior))
-    notes = [f"the toybox does not know: {', '.join(parsed.unknown)}"] if parsed.unknown else []
+    notes = parsed.notes
     if parsed.spec is None:
         problem = notes[0] if notes else "the toybox finds no toy in it"
         raise RewardsdsError(
             f"nothing to make of the prompt {_short(prompt)!r}: {problem}; name a toy such as a penguin or a "
             f"red cube, or {OTHER_PRIOR}"
         )
-    if parsed.dropped:
-        notes.append(f"the toybox shows at most three toys; left out: {', '.join(parsed.dropped)}")
     too_long = len([word for word in split_words(prompt) if word.isalnum()]) > LONGEST_CAPTION
     if not (notes or too_long):
         return KnownPrompt(prompt)

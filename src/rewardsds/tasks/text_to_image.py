@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rewardsds.priors.base import Prior
 from rewardsds.runs.loop import Job
 from rewardsds.runs.randomness import generator
 from rewardsds.scenes.export import save_png
@@ -19,12 +20,7 @@ from rewardsds.tasks.settings import TextToImageSettings
 def build(settings: TextToImageSettings) -> Job:
     """The parts of a run, from resolved settings."""
     parts = load_parts(settings)
-    scene = LatentImageScene(
-        parts.prior.latent_shape,
-        [generator(settings.seed, "init")],
-        LatentImageSettings(learning_rate=settings.learning_rate, init_scale=settings.init_scale),
-        settings.device,
-    )
+    scene = make_scene(settings, parts.prior, [settings.seed])
 
     def picture() -> Tensor:
         """(3, H, W)"""
@@ -43,4 +39,14 @@ def build(settings: TextToImageSettings) -> Job:
         preview=picture,
         export=export,
         notes=parts.prompt.notes,
+    )
+
+
+def make_scene(settings: TextToImageSettings, prior: Prior, seeds: Sequence[int]) -> LatentImageScene:
+    """One latent a seed, on the prior's device, side by side."""
+    return LatentImageScene(
+        prior.latent_shape,
+        [generator(seed, "init") for seed in seeds],
+        LatentImageSettings(learning_rate=settings.learning_rate, init_scale=settings.init_scale),
+        prior.alphas_cumprod.device,
     )

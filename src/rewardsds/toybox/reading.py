@@ -25,6 +25,14 @@ class Parsed:
     unknown: list[str]
     dropped: list[str] = field(default_factory=list)
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know: words that are not known, toys left out."""
+        notes = [f"the toybox does not know: {', '.join(self.unknown)}"] if self.unknown else []
+        if self.dropped:
+            notes.append(f"the toybox shows at most three toys; left out: {', '.join(self.dropped)}")
+        return notes
+
 
 def parse(prompt: str, kinds: Collection[str] = KINDS) -> Parsed:
     """Reads any string; never raises. Words for kinds of toy that are not in `kinds` count as unknown.

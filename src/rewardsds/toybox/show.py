@@ -52,7 +52,4 @@ def show(
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(path)
-    notes = [f"the toybox does not know: {', '.join(parsed.unknown)}"] if parsed.unknown else []
-    if parsed.dropped:
-        notes.append(f"the toybox shows at most three toys; left out: {', '.join(parsed.dropped)}")
-    return path, notes
+    return path, parsed.notes

@@ -65,11 +65,12 @@ def write_card(
     weights = out / "weights"
     judge = load_judge(weights / "judge", device)
     metrics: dict[str, Any] = {"validation_scenes": len(data)}
-    metrics["autoencoder"] = measure_autoencoder(load_autoencoder(weights).to(device), data, device)
+    autoencoder = load_autoencoder(weights).to(device)
+    metrics["autoencoder"] = measure_autoencoder(autoencoder, data, device)
     log(f"autoencoder: {metrics['autoencoder']}")
     metrics["clip"] = measure_clip(load_clip(weights).to(device), data, batch, device)
     log(f"clip: {metrics['clip']}")
-    metrics["judge"] = measure_judge(judge, data, load_autoencoder(weights).to(device), device)
+    metrics["judge"] = measure_judge(judge, data, autoencoder, device)
     log(f"judge: {metrics['judge']}")
     metrics["prior"] = measure_prior(
         load_prior(weights / "prior", device, torch.float32), judge, data, prompts, steps, seed, out / "card"
