@@ -2,9 +2,11 @@
 
 Every prompt and seed is run twice with the settings of `rewardsds image`, once with the weighting and once as
 plain SDS, from the same initial latent. The judge has been seen by no optimisation. Differences are paired;
-intervals are bootstrapped over prompts, whose seeds are averaged first.
+intervals are bootstrapped over prompts, whose seeds are averaged first. What suits RewardSDS need not suit SDS:
+`--tuned-sds` adds plain SDS with settings of its own, as a second and harder rival.
 
-    python benchmarks/reward_gain.py [--prompts 32] [--seeds 3] [--steps N] [--out benchmarks/results/reward_gain.json]
+    python benchmarks/reward_gain.py [--prompts 32] [--seeds 3] [--set NAME=VALUE …] [--tuned-sds NAME=VALUE …]
+        [--out benchmarks/results/reward_gain.json]
 """
 
 from __future__ import annotations
@@ -44,20 +46,30 @@ def main() -> None:
         "--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings of the task"
     )
     parser.add_argument(
+        "--tuned-sds",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="also run plain SDS with these settings",
+    )
+    parser.add_argument(
         "--sheet", type=Path, help="also write a picture: one row a prompt, SDS beside RewardSDS"
     )
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     options = parser.parse_args()
 
     overrides = dict(item.split("=", 1) for item in options.set)
+    methods = {"sds": {**overrides, "weighting": "none"}, "rewardsds": overrides}
+    if options.tuned_sds:
+        tuned = dict(item.split("=", 1) for item in options.tuned_sds)
+        methods["tuned sds"] = {**overrides, **tuned, "weighting": "none"}
     prior, reward, judge = load_prior("toybox"), load_reward("clip"), load_judge()
     prompts = benchmark_prompts(options.prompts, split=options.split, kinds=known_kinds(prior))
     results: dict[str, dict[str, np.ndarray]] = {}
     pictures: dict[str, Tensor] = {}
-    settings = None
-    for method in ("sds", "rewardsds"):
-        values = {"prompt": prompts[0], **overrides, **({"weighting": "none"} if method == "sds" else {})}
-        settings = TextToImageSettings.model_validate(values)
+    kept: dict[str, TextToImageSettings] = {}
+    for method, values in methods.items():
+        settings = kept[method] = TextToImageSettings.model_validate({"prompt": prompts[0], **values})
         began, before = time.perf_counter(), prior.network_evaluations
         items = [(prompt, seed) for prompt in prompts for seed in range(options.seeds)]
         images = torch.cat(
@@ -79,7 +91,6 @@ def main() -> None:
             "network evaluations a run": np.full(shape, (prior.network_evaluations - before) / len(items)),
         }
         pictures[method] = images
-    assert settings is not None
 
     record = {
         "date": date.today().isoformat(),
@@ -87,17 +98,22 @@ def main() -> None:
         "prompts": prompts,
         "seeds": options.seeds,
         "split": options.split,
-        "settings": settings.model_dump(mode="json"),
-        "measures": {name: compare(results, name) for name in results["sds"]},
+        "settings": {method: settings.model_dump(mode="json") for method, settings in kept.items()},
+        "rewardsds against": {
+            rival: {name: compare(results, rival, name) for name in results[rival]}
+            for rival in methods
+            if rival != "rewardsds"
+        },
     }
-    print(f"{options.prompts} prompts × {options.seeds} seeds, {settings.steps} steps")
-    print(f"{'measure':28} {'SDS':>9} {'RewardSDS':>10} {'difference':>11}   95% interval")
-    for name, row in record["measures"].items():
-        low, high = row["interval"]
-        print(
-            f"{name:28} {row['sds']:9.3f} {row['rewardsds']:10.3f} {row['difference']:+11.3f}   "
-            f"[{low:+.3f}, {high:+.3f}]"
-        )
+    print(f"{options.prompts} prompts × {options.seeds} seeds, {kept['rewardsds'].steps} steps")
+    for rival, measures in record["rewardsds against"].items():
+        print(f"{'measure':28} {rival:>9} {'rewardsds':>10} {'difference':>11}   95% interval")
+        for name, row in measures.items():
+            low, high = row["interval"]
+            print(
+                f"{name:28} {row['rival']:9.3f} {row['rewardsds']:10.3f} {row['difference']:+11.3f}   "
+                f"[{low:+.3f}, {high:+.3f}]"
+            )
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(record, indent=1) + "\n")
@@ -127,9 +143,9 @@ def known_spec(prompt: str) -> SceneSpec:
     return spec
 
 
-def compare(results: dict[str, dict[str, np.ndarray]], name: str) -> dict:
-    sds, ours = results["sds"][name], results["rewardsds"][name]
-    paired = (ours - sds).mean(axis=1)
+def compare(results: dict[str, dict[str, np.ndarray]], rival: str, name: str) -> dict:
+    theirs, ours = results[rival][name], results["rewardsds"][name]
+    paired = (ours - theirs).mean(axis=1)
     if np.ptp(paired) == 0:
         low = high = float(paired[0])
     else:
@@ -138,7 +154,7 @@ def compare(results: dict[str, dict[str, np.ndarray]], name: str) -> dict:
         ).confidence_interval
         low, high = float(interval.low), float(interval.high)
     return {
-        "sds": float(sds.mean()),
+        "rival": float(theirs.mean()),
         "rewardsds": float(ours.mean()),
         "difference": float(paired.mean()),
         "interval": [low, high],
@@ -146,7 +162,7 @@ def compare(results: dict[str, dict[str, np.ndarray]], name: str) -> dict:
 
 
 def write_sheet(pictures: dict[str, Tensor], seeds: int, path: Path) -> None:
-    """One row for two prompts; for each prompt the seeds of SDS, then those of RewardSDS."""
+    """One row for two prompts; for each prompt the seeds of SDS, then those of every other method."""
     cells = [images.reshape(-1, seeds, *images.shape[1:]) for images in pictures.values()]
     rows = torch.cat(cells, dim=1).permute(0, 3, 1, 4, 2).flatten(2, 3)  # prompts, H, 2·seeds·W, 3
     if len(rows) % 2 == 0:

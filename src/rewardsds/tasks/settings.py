@@ -77,10 +77,10 @@ class DistillationSettings(RunSettings):
         description="Residual: SDS's noise difference, or MVDream's reconstruction of the clean latent.",
     )
     guidance_scale: float = Field(
-        default=15.0,
+        default=3.0,
         ge=0,
         le=1000,
-        description="Classifier-free guidance of the gradient: uncond + s · (cond − uncond). 15 suits the toybox; "
+        description="Classifier-free guidance of the gradient: uncond + s · (cond − uncond). 3 suits the toybox; "
         "for Stable Diffusion 100 is common, for MVDream 50.",
     )
     guidance_rescale: float = Field(
@@ -90,7 +90,7 @@ class DistillationSettings(RunSettings):
         description="How far recon's guided latent is brought back to the unguided spread.",
     )
     rollout_guidance_scale: float = Field(
-        default=7.5, ge=0, le=1000, description="Classifier-free guidance of the previews."
+        default=3.0, ge=0, le=1000, description="Classifier-free guidance of the previews."
     )
     t_range_start: tuple[float, float] = Field(
         default=(0.3, 0.98),
