@@ -36,7 +36,7 @@ $(VENV)/.installed-dev: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed
-	$(BIN)/rewardsds 3d "$(DEMO_PROMPT)" --out $(DEMO_OUT) --force
+	$(BIN)/rewardsds 3d "$(DEMO_PROMPT)" --reward-steps 300 --out $(DEMO_OUT) --force
 	@echo "open $(DEMO_OUT)/report.html in a browser"
 
 test: $(VENV)/.installed-dev
