@@ -20,15 +20,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from scipy.stats import bootstrap
 from torch import Tensor
 
+from paired import compare, table
 from rewardsds.hardware import hardware
 from rewardsds.priors.load import load_prior
 from rewardsds.rewards.load import load_reward
 from rewardsds.runs.loop import make_optimizer
 from rewardsds.runs.randomness import generator
-from rewardsds.tasks.parts import make_guidance
+from rewardsds.tasks.parts import make_guidance, make_loss
 from rewardsds.tasks.settings import TextToImageSettings
 from rewardsds.tasks.text_to_image import make_scene
 from rewardsds.toybox.captions import benchmark_prompts, known_kinds, parse
@@ -100,20 +100,16 @@ def main() -> None:
         "split": options.split,
         "settings": {method: settings.model_dump(mode="json") for method, settings in kept.items()},
         "rewardsds against": {
-            rival: {name: compare(results, rival, name) for name in results[rival]}
+            rival: {
+                name: compare(results[rival][name], results["rewardsds"][name]) for name in results[rival]
+            }
             for rival in methods
             if rival != "rewardsds"
         },
     }
     print(f"{options.prompts} prompts × {options.seeds} seeds, {kept['rewardsds'].steps} steps")
     for rival, measures in record["rewardsds against"].items():
-        print(f"{'measure':28} {rival:>9} {'rewardsds':>10} {'difference':>11}   95% interval")
-        for name, row in measures.items():
-            low, high = row["interval"]
-            print(
-                f"{name:28} {row['rival']:9.3f} {row['rewardsds']:10.3f} {row['difference']:+11.3f}   "
-                f"[{low:+.3f}, {high:+.3f}]"
-            )
+        print(table(rival, measures))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(record, indent=1) + "\n")
@@ -124,7 +120,7 @@ def main() -> None:
 def optimise(items: list[tuple[str, int]], settings: TextToImageSettings, prior, reward) -> Tensor:
     """The pictures (B, 3, H, W) of B items, optimised side by side as `rewardsds image` does it one by one."""
     scene = make_scene(settings, prior, [seed for _, seed in items])
-    guidance = make_guidance(settings, prior, reward if settings.uses_reward else None)
+    guidance = make_guidance(settings, prior, reward, make_loss(settings, prior, reward))
     optimizer = make_optimizer(scene)
     prompts = [prompt for prompt, _ in items]
     generators = [generator(seed, "noise") for _, seed in items]
@@ -141,24 +137,6 @@ def known_spec(prompt: str) -> SceneSpec:
     spec = parse(prompt).spec
     assert spec is not None, prompt
     return spec
-
-
-def compare(results: dict[str, dict[str, np.ndarray]], rival: str, name: str) -> dict:
-    theirs, ours = results[rival][name], results["rewardsds"][name]
-    paired = (ours - theirs).mean(axis=1)
-    if np.ptp(paired) == 0:
-        low = high = float(paired[0])
-    else:
-        interval = bootstrap(
-            (paired,), np.mean, n_resamples=10_000, rng=np.random.default_rng(0)
-        ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
-    return {
-        "rival": float(theirs.mean()),
-        "rewardsds": float(ours.mean()),
-        "difference": float(paired.mean()),
-        "interval": [low, high],
-    }
 
 
 def write_sheet(pictures: dict[str, Tensor], seeds: int, path: Path) -> None:

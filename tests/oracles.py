@@ -94,10 +94,14 @@ class GaussianMixturePrior:
         return (0.5 * latents + 0.5).clamp(0.0, 1.0)
 
     def condition(
-        self, prompts: Sequence[str], negative_prompt: str = "", camera_to_world: Tensor | None = None
+        self,
+        prompts: Sequence[str],
+        negative_prompt: str | Sequence[str] = "",
+        camera_to_world: Tensor | None = None,
     ) -> Condition:
         nothing = torch.zeros((len(prompts), 1, 1))
-        return Condition(tuple(prompts), nothing, nothing, camera_to_world, {"negative": negative_prompt})
+        negative = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
+        return Condition(tuple(prompts), nothing, nothing, camera_to_world, {"negative": negative})
 
     def predict(
         self, noisy: Tensor, timesteps: Tensor, condition: Condition, unconditional: bool = True
@@ -120,7 +124,7 @@ class GaussianMixturePrior:
             return torch.stack(rows)
 
         assert condition.extras is not None
-        negative = [condition.extras["negative"]] * noisy.shape[1]
+        negative = condition.extras["negative"]
         return Prediction(branch(condition.prompts), branch(negative) if unconditional else None)
 
     def unknown_words(self, prompt: str) -> list[str]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -190,6 +191,89 @@ def test_image_resume_config_and_force(
     capsys.readouterr()
     assert main(["3d", "--config", settings]) == 2
     assert "settings of task image" in one_line(capsys.readouterr().err)
+
+
+def test_prompts_of_a_file_are_made_side_by_side(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each as it would be alone. Sums are made in another order in a batch, so pixels may differ by one."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("# two of them\na red apple\n\na green car\n")
+    run = tmp_path / "run"
+    assert main(["image", "--prompts", str(prompts), "--out", str(run), *tiny]) == 0
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert names == ["report.html", "image_000_a-red-apple_0.png", "image_001_a-green-car_0.png"]
+    alone = tmp_path / "alone"
+    assert main(["image", "a green car", "--out", str(alone), *tiny]) == 0
+    one, other = (np.asarray(Image.open(path), np.int32) for path in (alone / "image.png", run / names[2]))
+    assert np.abs(one - other).max() <= 1
+    assert yaml.safe_load((run / "settings.yaml").read_text())["prompts"] == ["a red apple", "a green car"]
+    prompts.unlink()  # the run knows them now
+    again = tmp_path / "again"
+    assert main(["image", "--config", str(run / "settings.yaml"), "--out", str(again)]) == 0
+    assert (again / names[1]).read_bytes() == (run / names[1]).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "content, arguments, told",
+    [
+        (None, [], "no file of prompts"),
+        ("", [], "holds no prompts"),
+        ("# nothing\n\n", [], "holds no prompts"),
+        ("a red apple\n", ["a green car"], "one of them is enough"),
+        ("a red apple\na green car\n", ["--loss", "vsd"], "one estimator for one prompt"),
+    ],
+)
+def test_prompts_that_cannot_be_used(
+    content: str | None, arguments: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "prompts.txt"
+    if content is not None:
+        path.write_text(content)
+    assert main(["image", *arguments, "--prompts", str(path), "--out", str(tmp_path / "run")]) == 2
+    assert told in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "body, told",
+    [
+        ("raise KeyError('no such picture')", "the reward mine failed with KeyError: 'no such picture'"),
+        ("return images.mean()", "returned shape ()"),
+        ("return images.mean(dim=(2, 3, 4, 5)) * float('nan')", "NaN or infinity"),
+        ("return 'good'", "returned str"),
+    ],
+)
+def test_a_users_reward_that_fails_is_named_and_the_run_goes_on_once_it_is_mended(
+    body: str, told: str, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    name = f"own_reward_{abs(hash(body))}"
+    module = tmp_path / f"{name}.py"
+    good = "return images.mean(dim=(2, 3, 4, 5))"
+    module.write_text(
+        "calls = []\n\n\ndef mine(images, prompts):\n    calls.append(1)\n"
+        f"    if len(calls) == 2:\n        {body}\n    {good}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    options = [*tiny, "--reward", f"{name}:mine"]
+    assert main(["image", PROMPT, "--out", str(run), *options]) == 1
+    message = one_line(capsys.readouterr().err.splitlines()[-1])
+    assert told in message
+    assert "step 2" in message
+    assert f"rewardsds resume {run}" in message
+    assert main(["resume", str(run)]) == 0  # its later calls are good
+    assert main(["image", PROMPT, "--out", str(tmp_path / "whole"), *options]) == 0
+    assert (run / "image.png").read_bytes() == (tmp_path / "whole" / "image.png").read_bytes()
+
+
+def test_particles_have_seeds_of_their_own(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    options = ["--loss", "vsd", "--particles", "2", "--seed", "5", "--out", str(run)]
+    assert main(["image", PROMPT, *options, *tiny]) == 0
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert names == ["report.html", "image_5.png", "image_6.png"]
 
 
 def test_3d(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,8 +20,15 @@ ALLOWED: dict[str, set[str]] = {
     "rewards": {"pretrained"},
     "distillation": {"scenes.base", "priors.base", "rewards.base"},
     # a step's record, the scene's contract, and how files are written
-    "runs": {"distillation", "scenes.base", "scenes.cameras", "scenes.export", "scenes.files"},
-    "toybox": {"scenes.cameras", "priors", "rewards.base", "hardware", "pretrained"},
+    "runs": {
+        "distillation",
+        "rewards.base",
+        "scenes.base",
+        "scenes.cameras",
+        "scenes.export",
+        "scenes.files",
+    },
+    "toybox": {"scenes.cameras", "priors", "rewards", "hardware", "pretrained"},
     "tasks": {
         "scenes",
         "priors",

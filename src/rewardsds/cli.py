@@ -11,14 +11,15 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 from pydantic import ValidationError
 
 from rewardsds.errors import RewardsdsError, SettingsError, describe_os_error, describe_validation
 from rewardsds.runs.settings import read_yaml
-from rewardsds.tasks.settings import DistillationSettings, TextTo3DSettings, TextToImageSettings
+from rewardsds.tasks.presets import PRESETS, PresetName, preset
+from rewardsds.tasks.settings import DistillationSettings, EditSettings, TextTo3DSettings, TextToImageSettings
 
 if TYPE_CHECKING:
     from rewardsds.runs.loop import RunResult
@@ -31,6 +32,8 @@ Text to pictures and 3D objects by score distillation, steered by a reward model
 commands:
   3d PROMPT               make a 3D object: a turntable video, eight views, a Gaussian-splat PLY, a report
   image PROMPT            make a picture and a report
+  edit PICTURE            change what a picture shows, from --source "…" to --target "…"
+  settings TASK           all settings of image, 3d or edit with their meaning, as a file for --config
   resume RUN              continue a run that was stopped; the result is the same to the bit
   toybox show PROMPT      true pictures of a prompt from the world that the embedded prior was trained on
   toybox train            train the embedded models again
@@ -44,6 +47,7 @@ examples:
   rewardsds 3d "a penguin with a brown bag in the snow"
   rewardsds image "a green apple and a black backpack" --seed 3 --candidates 8
   rewardsds image "a white car and a red sheep" --weighting none        (plain SDS, for comparison)
+  rewardsds edit photo.png --source "a red apple" --target "a green apple"
 """
 
 Command = TypeVar("Command")
@@ -59,6 +63,8 @@ class Make:
     """Replace the run that the folder already holds."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Settings file, for example a run's settings.yaml; settings given here count before it."""
+    preset: PresetName | None = None
+    """Named settings: small, medium, large (what is spent on the reward), paper; --config counts before them."""
 
 
 @dataclass
@@ -67,6 +73,8 @@ class MakeImage:
 
     settings: Annotated[TextToImageSettings, Flat]
     make: Annotated[Make, Flat] = field(default_factory=Make)
+    prompts: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Text file in place of PROMPT, one prompt a line: all are made side by side, each as it would be alone."""
 
 
 @dataclass
@@ -75,6 +83,35 @@ class Make3D:
 
     settings: Annotated[TextTo3DSettings, Flat]
     make: Annotated[Make, Flat] = field(default_factory=Make)
+
+
+@dataclass
+class Edit:
+    """Change what a picture shows."""
+
+    settings: Annotated[EditSettings, Flat]
+    make: Annotated[Make, Flat] = field(default_factory=Make)
+
+
+TASKS: dict[str, type[DistillationSettings]] = {
+    "image": TextToImageSettings,
+    "3d": TextTo3DSettings,
+    "edit": EditSettings,
+}
+
+
+@dataclass
+class PrintSettings:
+    """Print all settings of a task with their meaning, their bounds and their defaults, as YAML for --config."""
+
+    task: Annotated[
+        Literal["image", "3d", "edit"], tyro.conf.Positional, tyro.conf.arg(metavar="image|3d|edit")
+    ]
+    """Task."""
+    preset: PresetName | None = None
+    """With the values of a preset."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """With the values of a settings file."""
 
 
 @dataclass
@@ -183,44 +220,97 @@ def _dispatch(argv: list[str]) -> int:
         return _make(MakeImage, TextToImageSettings, rest)
     if command == "3d":
         return _make(Make3D, TextTo3DSettings, rest)
+    if command == "edit":
+        return _make(Edit, EditSettings, rest)
+    if command == "settings":
+        return _settings(rest)
     if command == "resume":
         return _resume(rest)
     if command == "toybox":
         return _toybox(rest)
     given = f"unknown command {command!r}" if command else "no command"
-    raise SettingsError(f"{given}: expected image, 3d, resume or toybox; see `rewardsds --help`")
+    raise SettingsError(
+        f"{given}: expected image, 3d, edit, settings, resume or toybox; see `rewardsds --help`"
+    )
 
 
-def _make(kind: type[MakeImage] | type[Make3D], task: type[DistillationSettings], argv: list[str]) -> int:
+def _make(
+    kind: type[MakeImage] | type[Make3D] | type[Edit], task: type[DistillationSettings], argv: list[str]
+) -> int:
     default = None
-    config = _config_file(argv)
-    if config is not None:
-        default = kind(settings=_settings_from_file(task, config))  # pyright: ignore[reportArgumentType]
+    values = _given_values(task, argv)
+    if values:
+        default = kind(settings=_with_gaps(task, values))  # pyright: ignore[reportArgumentType]
     made = _parse(kind, argv, f"rewardsds {task.task}", default)
     from rewardsds.tasks.run import run
 
     return _show(run(made.settings, force=made.make.force))
 
 
-def _config_file(argv: Sequence[str]) -> Path | None:
-    """The value of --config, which has to be known before the other arguments can be read."""
+def _given_values(task: type[DistillationSettings], argv: Sequence[str]) -> dict[str, Any]:
+    """What --preset, --config and --prompts say; they have to be known before the other arguments can be read."""
+    values: dict[str, Any] = {}
+    name = _option(argv, "--preset")
+    if name in PRESETS:  # others are refused with the rest of the arguments
+        values |= preset(name, task)
+    config = _option(argv, "--config")
+    if config is not None:
+        values |= _settings_from_file(task, Path(config))
+    prompts = _option(argv, "--prompts")
+    if prompts is not None and "prompts" in task.model_fields:
+        values.pop("prompt", None)
+        values["prompts"] = _read_prompts(Path(prompts))
+    return values
+
+
+def _option(argv: Sequence[str], name: str) -> str | None:
+    """The value of an option, as `--name value` or `--name=value`."""
     for index, argument in enumerate(argv):
-        if argument == "--config" and index + 1 < len(argv):
-            return Path(argv[index + 1])
-        if argument.startswith("--config="):
-            return Path(argument.removeprefix("--config="))
+        if argument == name and index + 1 < len(argv):
+            return argv[index + 1]
+        if argument.startswith(f"{name}="):
+            return argument.removeprefix(f"{name}=")
     return None
 
 
-def _settings_from_file(kind: type[DistillationSettings], path: Path) -> DistillationSettings:
+def _settings_from_file(kind: type[DistillationSettings], path: Path) -> dict[str, Any]:
     values = read_yaml(path)
     task = values.pop("task", kind.task)
     if task != kind.task:
         raise SettingsError(f"{path} holds settings of task {task}: use `rewardsds {task} --config {path}`")
-    if "prompt" in values:
-        return kind(**values)
-    settings = kind(prompt="to be given", **values)
-    return settings.model_copy(update={"prompt": tyro.MISSING})
+    return values
+
+
+def _read_prompts(path: Path) -> list[str]:
+    """Lines of a text file that are neither empty nor comments (#)."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise SettingsError(f"no file of prompts {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the prompts in {path}: {error}") from None
+    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not prompts:
+        raise SettingsError(f"{path} holds no prompts: expected one a line")
+    return prompts
+
+
+def _with_gaps(kind: type[DistillationSettings], values: dict[str, Any]) -> DistillationSettings:
+    """Settings from values of which some that are needed may still come as arguments."""
+    needed = [name for name, field in kind.model_fields.items() if field.is_required() and name not in values]
+    gaps: dict[str, Any] = dict.fromkeys(needed, tyro.MISSING)
+    if "prompts" in kind.model_fields and not (values.get("prompt") or values.get("prompts")):
+        gaps["prompt"] = None
+    return kind(**{**values, **dict.fromkeys(gaps, "to be given")}).model_copy(update=gaps)
+
+
+def _settings(argv: list[str]) -> int:
+    made = _parse(PrintSettings, argv, "rewardsds settings")
+    from rewardsds.tasks.describe import describe
+
+    task = TASKS[made.task]
+    print(describe(task, _given_values(task, argv)), end="")
+    return 0
 
 
 def _resume(argv: list[str]) -> int:
@@ -313,5 +403,10 @@ def _unboxed(text: str) -> str:
         if set(line) == {"─"}:
             break
         lines.append(line)
-    text = " ".join(" ".join(lines).split()).rstrip(".").replace("'settings.prompt'", "PROMPT")
+    text = (
+        " ".join(" ".join(lines).split())
+        .rstrip(".")
+        .replace("'settings.prompt'", "PROMPT")
+        .replace("'settings.picture'", "PICTURE")
+    )
     return text or "the arguments could not be read"

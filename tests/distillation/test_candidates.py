@@ -5,7 +5,8 @@ import itertools
 import torch
 
 from oracles import GaussianMixturePrior, two_colours
-from rewardsds.distillation.candidates import Candidates, draw_noise, noise_levels, rollout
+from rewardsds.distillation.candidates import Candidates, draw_noise, rollout
+from rewardsds.distillation.noising import noise_levels
 
 
 def generators(*seeds: int) -> list[torch.Generator]:
@@ -22,7 +23,7 @@ def candidates_at(
     noisy = alpha * clean + sigma * noise
     condition = prior.condition(prompts)
     prediction = prior.predict(noisy, t, condition)
-    return Candidates(clean, noise, noisy, t, alpha, sigma, prediction, condition)
+    return Candidates(prior, clean, noise, noisy, t, alpha, sigma, prediction, condition)
 
 
 def test_noise_is_standard_normal_and_each_item_has_its_own():

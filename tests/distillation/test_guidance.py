@@ -467,7 +467,10 @@ def test_cameras_may_be_shared_by_items_and_come_from_an_object():
         seen: Tensor | None = None
 
         def condition(
-            self, prompts: Sequence[str], negative_prompt: str = "", camera_to_world: Tensor | None = None
+            self,
+            prompts: Sequence[str],
+            negative_prompt: str | Sequence[str] = "",
+            camera_to_world: Tensor | None = None,
         ):
             self.seen = camera_to_world
             return super().condition(prompts, negative_prompt, camera_to_world)

@@ -4,9 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from oracles import two_colours
+from oracles import GaussianMixturePrior, Mixture, two_colours
 from rewardsds.distillation.candidates import Candidates
-from rewardsds.distillation.losses import SDS, Recon
+from rewardsds.distillation.guidance import RewardSDS
+from rewardsds.distillation.losses import (
+    CSD,
+    DDS,
+    ISM,
+    NFSD,
+    SDI,
+    SDS,
+    Bridge,
+    Loss,
+    Recon,
+    TwoStageBridge,
+    WithRewardGradient,
+)
+from rewardsds.distillation.noising import Interval, Inversion, invert, noise_levels
+from rewardsds.distillation.weighting import BestWorst
 from rewardsds.priors.base import Prediction
 
 
@@ -21,7 +36,9 @@ def some_candidates() -> Candidates:
     alpha = torch.tensor([0.8, 0.28], dtype=torch.float64).reshape(2, 1, 1, 1, 1)
     sigma = torch.tensor([0.6, 0.96], dtype=torch.float64).reshape(2, 1, 1, 1, 1)
     clean, noise = draw(*shape[1:]), draw(*shape)
+    prior = two_colours(size=4)
     return Candidates(
+        prior=prior,
         clean=clean,
         noise=noise,
         noisy=alpha * clean + sigma * noise,
@@ -29,7 +46,7 @@ def some_candidates() -> Candidates:
         alpha=alpha,
         sigma=sigma,
         prediction=Prediction(draw(*shape), draw(*shape)),
-        condition=two_colours().condition(["dark", "light"]),
+        condition=prior.condition(["dark", "light"]),
     )
 
 
@@ -78,3 +95,208 @@ def test_only_guidance_needs_the_unconditional_branch():
     assert Recon(7.5).needs_unconditional
     assert not SDS(1.0).needs_unconditional
     assert not Recon(1.0).needs_unconditional
+
+
+def test_csd_by_hand():
+    c = some_candidates()
+    assert c.prediction.unconditional is not None
+    expected = 30.0 * (c.prediction.conditional - c.prediction.unconditional)
+    torch.testing.assert_close(CSD(30.0).residual(c), expected)
+
+
+def test_sds_at_high_guidance_is_led_by_csd():
+    c = some_candidates()
+    torch.testing.assert_close(SDS(1e7).residual(c) / 1e7, CSD(1.0).residual(c), atol=1e-5, rtol=1e-5)
+
+
+def test_nfsd_by_hand():
+    """Item 0 is at 10% of the timesteps, where the unconditional prediction stands alone; item 1 at 80%."""
+    c = some_candidates()
+    assert c.prediction.unconditional is not None
+    u, p = c.prediction.unconditional, c.prediction.conditional
+    bad = c.prior.predict(
+        c.noisy, c.timesteps, c.prior.condition(["either", "either"]), unconditional=False
+    ).conditional
+    residual = NFSD(guidance_scale=7.5, bad_quality="either").residual(c)
+    torch.testing.assert_close(residual[:, 0], (u + 7.5 * (p - u))[:, 0])
+    torch.testing.assert_close(residual[:, 1], (u - bad + 7.5 * (p - u))[:, 1])
+
+
+def captioned() -> GaussianMixturePrior:
+    """Prompts with additions: "dark?" is anything at all, as "" is; "dark!" is light."""
+    prior = two_colours(size=4)
+    prior.mixtures |= {
+        "dark?": prior.mixtures[""],
+        "light?": prior.mixtures[""],
+        "dark!": prior.mixtures["light"],
+        "light!": prior.mixtures["light"],
+    }
+    return prior
+
+
+def step_of(prior: GaussianMixturePrior, loss: Loss, prompts: list[str], candidates: int = 3) -> Candidates:
+    """Candidates as the step makes them for a loss, at 10% and 60% of the timesteps."""
+    generator = torch.Generator().manual_seed(1)
+    clean = torch.randn(2, 1, 3, 4, 4, generator=generator, dtype=torch.float64)
+    drawn = torch.randn(candidates, 2, 1, 3, 4, 4, generator=generator, dtype=torch.float64)
+    timesteps = torch.tensor([100, 600])
+    condition = prior.condition(prompts)
+    alpha, sigma = noise_levels(prior, timesteps)
+    noise, noisy = loss.noising(prior, clean, drawn, timesteps, condition)
+    prediction = prior.predict(noisy, timesteps, condition)
+    return Candidates(prior, clean, noise, noisy, timesteps, alpha, sigma, prediction, condition)
+
+
+def test_a_bridge_from_anything_is_csd():
+    prior = captioned()
+    c = step_of(prior, Bridge(), ["dark", "light"])
+    bridge = Bridge(guidance_scale=20.0, source="?", target="")
+    torch.testing.assert_close(bridge.residual(c), CSD(20.0).residual(c))
+
+
+def test_a_bridge_to_where_one_is_has_no_force():
+    prior = captioned()
+    c = step_of(prior, Bridge(), ["dark", "light"])
+    assert torch.equal(Bridge(source="!", target="!").residual(c), torch.zeros_like(c.noise))
+    one_way, back = (Bridge(source=s, target=t).residual(c) for s, t in (("?", "!"), ("!", "?")))
+    torch.testing.assert_close(one_way, -back)
+
+
+def test_the_bridge_has_two_stages():
+    loss = TwoStageBridge(second_stage_from=5, first=SDS(30.0), second=Bridge(40.0))
+    assert loss.at(4) == SDS(30.0)
+    assert loss.at(5) == Bridge(40.0)
+    assert SDS().at(7) == SDS()
+
+
+def test_dds_is_the_difference_of_two_sds_residuals():
+    prior = two_colours(size=4)
+    c = step_of(prior, SDS(), ["dark", "dark"])
+    reference = torch.randn_like(c.clean)
+    source = prior.condition(["light", "either"])
+    other = Candidates(
+        prior,
+        reference,
+        c.noise,
+        c.alpha * reference + c.sigma * c.noise,
+        c.timesteps,
+        c.alpha,
+        c.sigma,
+        prior.predict(c.alpha * reference + c.sigma * c.noise, c.timesteps, source),
+        source,
+    )
+    expected = SDS(7.5).residual(c) - SDS(7.5).residual(other)
+    torch.testing.assert_close(DDS(reference, source, 7.5).residual(c), expected)
+
+
+def test_dds_of_equal_pairs_is_zero():
+    prior = two_colours(size=4)
+    c = step_of(prior, SDS(), ["dark", "light"])
+    residual = DDS(c.clean, prior.condition(["dark", "light"]), 7.5).residual(c)
+    torch.testing.assert_close(residual, torch.zeros_like(residual))
+
+
+def test_inversion_finds_the_noise_that_the_sampler_would_start_from():
+    """For one Gaussian N(μ, s²) the flow that DDIM follows is known: (z − α μ) / √(α² s² + σ²) is constant."""
+    prior = GaussianMixturePrior({"": Mixture.single(torch.full((3, 2, 2), 0.4), 0.5)})
+    clean = torch.randn(1, 1, 3, 2, 2, dtype=torch.float64)
+    timesteps = torch.tensor([700])
+    noise = invert(prior, clean, timesteps, prior.condition([""]), steps=350, guidance_scale=1.0)
+    alpha, sigma = noise_levels(prior, timesteps)
+    alpha_0, sigma_0 = noise_levels(prior, torch.tensor([0]))
+
+    def spread(a: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        return (a.square() * 0.25 + s.square()).sqrt()
+
+    standard = (clean - alpha_0 * 0.4) / spread(alpha_0, sigma_0)
+    expected = (alpha * 0.4 + standard * spread(alpha, sigma) - alpha * clean) / sigma
+    torch.testing.assert_close(noise[0], expected, atol=0.02, rtol=0.02)
+
+
+def test_sdi_with_drawn_noise_alone_is_sds():
+    prior = two_colours(size=4)
+    c = step_of(prior, SDI(7.5, Inversion(eta=1.0)), ["dark", "light"])
+    d = step_of(prior, SDS(7.5), ["dark", "light"])
+    torch.testing.assert_close(SDI(7.5).residual(c), SDS(7.5).residual(d))
+
+
+def test_without_drawn_noise_all_inverted_candidates_are_one():
+    prior = two_colours(size=4)
+    for loss in (SDI(inversion=Inversion(steps=3, eta=0.0)), ISM(interval=Interval(eta=0.0))):
+        c = step_of(prior, loss, ["dark", "light"])
+        residual = loss.residual(c)
+        assert torch.equal(residual[0], residual[2])
+        mixed = step_of(prior, type(loss)(), ["dark", "light"])
+        assert not torch.equal(mixed.noise[0], mixed.noise[2])
+
+
+def test_inversion_is_made_once_for_all_candidates():
+    prior = two_colours(size=4)
+    before = prior.network_evaluations
+    step_of(prior, SDI(inversion=Inversion(steps=4)), ["dark", "light"], candidates=5)
+    # 4 calls of 2 items in both branches, then 5 candidates of 2 items in both
+    assert prior.network_evaluations - before == 4 * 2 * 2 + 5 * 2 * 2
+
+
+def test_ism_compares_the_ends_of_an_interval():
+    prior = two_colours(size=4)
+    loss = ISM(7.5, Interval(interval=0.05, eta=1.0))
+    c = step_of(prior, loss, ["dark", "light"])
+    d = step_of(prior, SDS(), ["dark", "light"])  # the same draws
+    start = torch.tensor([50, 550])
+    alpha, sigma = noise_levels(prior, start)
+    lower = alpha * d.clean + sigma * d.noise
+    empty = prior.condition(["", ""])
+    below = prior.predict(lower, start, empty, unconditional=False).conditional
+    upper = c.alpha * (lower - sigma * below) / alpha + c.sigma * below
+    torch.testing.assert_close(c.noisy, upper)
+    expected = prior.predict(upper, c.timesteps, c.condition).guided(7.5) - below
+    torch.testing.assert_close(loss.residual(c), expected)
+
+
+def test_settings_of_inversions_are_checked():
+    with pytest.raises(ValueError, match="between 0 and 1, got 2"):
+        Inversion(eta=2)
+    with pytest.raises(ValueError, match="at least 1 step"):
+        Inversion(steps=0)
+    with pytest.raises(ValueError, match="fractions"):
+        Interval(interval=50)
+
+
+def brightness(images: torch.Tensor, prompts: object) -> torch.Tensor:
+    return images.mean(dim=(2, 3, 4, 5))
+
+
+def test_the_rewards_gradient_is_added_at_the_preview():
+    """Brightness of 48 values of a picture that is z / 2 + 1 / 2: its gradient is 1 / 96 where nothing is clamped."""
+    prior = two_colours(size=4)
+    c = step_of(prior, SDS(), ["dark", "light"])
+    loss = WithRewardGradient(SDS(7.5), brightness, scale=10.0, preview_guidance_scale=1.0)
+    difference = (SDS(7.5).residual(c) - loss.residual(c)) * loss.timestep_weight(c)
+    inside = c.predicted_clean(1.0).abs() < 1
+    assert 0.2 < inside.double().mean() <= 1
+    torch.testing.assert_close(difference, 10.0 / 96 * inside.double())
+
+
+def test_a_reward_without_gradient_is_refused():
+    c = step_of(two_colours(size=4), SDS(), ["dark", "light"])
+
+    def counted(images: torch.Tensor, prompts: object) -> torch.Tensor:
+        return brightness(images, prompts).detach()
+
+    with pytest.raises(ValueError, match="counted has no gradient"):
+        WithRewardGradient(SDS(), counted, scale=1.0).residual(c)
+
+
+@pytest.mark.parametrize("loss", [CSD(), NFSD(bad_quality="either"), SDI(), ISM(), SDS(), Recon()], ids=repr)
+def test_every_loss_takes_weights_and_leads_to_the_prompt(loss: Loss):
+    """From mid-grey, Adam with any of the losses makes the picture that is asked for: -0.6 for "dark"."""
+    guidance = RewardSDS(two_colours(), brightness, candidates=4, weighting=BestWorst(1), loss=loss)
+    latents = torch.zeros(1, 1, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([latents], lr=0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        guidance(latents=latents, prompt="dark").backward()
+        optimizer.step()
+    assert guidance.record.rewards is not None
+    assert latents.detach().mean().item() < -0.3

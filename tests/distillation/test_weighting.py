@@ -2,12 +2,22 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardsds.distillation.weighting import Best, BestWorst, Random, Softmax, Uniform, Weighting
+from rewardsds.distillation.weighting import (
+    Advantage,
+    Best,
+    BestWorst,
+    Random,
+    Rank,
+    Softmax,
+    Uniform,
+    Weighting,
+)
 
 REWARDS = torch.tensor([[0.1, 5.0], [0.4, -1.0], [-0.2, 2.0], [0.3, 3.0]])  # (N=4, B=2)
 
@@ -74,6 +84,8 @@ ANY = st.one_of(
     st.builds(Softmax, temperature=st.floats(0.05, 20.0)),
     st.builds(Best, k=st.integers(1, 4)),
     st.builds(BestWorst, k=st.integers(1, 2)),
+    st.just(Rank()),
+    st.builds(Advantage, factor=st.floats(0, 10)),
 )
 
 
@@ -138,3 +150,26 @@ def test_temperature_must_be_positive(temperature: float):
 def test_equal_rewards_still_give_a_best_and_a_worst():
     weights = BestWorst(1)(torch.zeros(4, 1))
     torch.testing.assert_close(weights, torch.tensor([[0.9], [0.0], [0.0], [-0.1]]))
+
+
+def test_rank_weights_are_those_of_cma_es():
+    """N = 4: ln 2.5 − ln 1, ln 2.5 − ln 2, none for ranks 3 and 4, normalised."""
+    rewards = torch.tensor([[0.1], [3.0], [-2.0], [0.2]])
+    first, second = np.log(2.5), np.log(2.5 / 2)
+    expected = np.array([0, first, 0, second]) / (first + second)
+    np.testing.assert_allclose(Rank()(rewards)[:, 0].numpy(), expected, rtol=1e-6)
+    torch.testing.assert_close(Rank()(rewards.exp()), Rank()(rewards))
+
+
+def test_advantage_by_hand():
+    rewards = torch.tensor([[1.0], [2.0], [3.0], [6.0]])  # mean 3, deviation sqrt(3.5)
+    raw = 1 + 3 * np.array([-2, -1, 0, 3]) / np.sqrt(3.5)
+    expected = raw / np.abs(raw).sum()
+    np.testing.assert_allclose(Advantage(3.0)(rewards)[:, 0].numpy(), expected, rtol=1e-6)
+
+
+def test_advantage_of_equal_rewards_is_uniform():
+    rewards = torch.full((4, 2), 0.3)
+    torch.testing.assert_close(Advantage()(rewards), torch.full((4, 2), 0.25))
+    with pytest.raises(ValueError, match="0 or more"):
+        Advantage(-1.0)

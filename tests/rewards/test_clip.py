@@ -120,7 +120,7 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         load_reward("nowhere")
     with pytest.raises(ValueError, match="no reward 'nobody/nothing-here'"):
         load_reward("nobody/nothing-here")
-    with pytest.raises(ValueError, match="is not a CLIP model"):
+    with pytest.raises(ValueError, match="is no reward that is known"):
         load_reward(tmp_path)
     with pytest.raises(ValueError, match="got float"):
         load_reward(math.pi)  # pyright: ignore[reportArgumentType]

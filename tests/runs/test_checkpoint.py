@@ -45,6 +45,16 @@ class PointScene:
             self.points = new
 
 
+class Nothing:
+    """A guidance that has nothing to remember."""
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def load_state_dict(self, state: object) -> None:
+        assert state == {}
+
+
 def advance(scene: PointScene, optimizer: torch.optim.Adam, generator: torch.Generator, steps: range) -> None:
     for step in steps:
         optimizer.zero_grad()
@@ -58,7 +68,7 @@ def test_going_on_from_a_file_is_exact_while_primitives_are_added(tmp_path: Path
     optimizer = torch.optim.Adam(whole.parameter_groups())
     advance(whole, optimizer, whole_generator, range(7))
     path = checkpoint.save(
-        checkpoint.capture(7, whole, optimizer, {"noise": [whole_generator]}),  # pyright: ignore
+        checkpoint.capture(7, whole, Nothing(), optimizer, {"noise": [whole_generator]}),  # pyright: ignore
         tmp_path,
     )
     advance(whole, optimizer, whole_generator, range(7, 15))

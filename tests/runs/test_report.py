@@ -80,6 +80,9 @@ def test_prompts_cannot_inject_markup(tmp_path: Path) -> None:
             def uses_reward(self, step: int) -> bool:
                 return True
 
+            def state_dict(self) -> dict:
+                return {}
+
         job.prompts = [prompt]
         job.guidance = Deaf()  # pyright: ignore[reportAttributeAccessIssue]
         return job

@@ -14,13 +14,20 @@ from pydantic import BaseModel
 from rewardsds.errors import SettingsError
 from rewardsds.runs.settings import Settings, read_yaml, to_yaml
 from rewardsds.tasks.run import settings_from
-from rewardsds.tasks.settings import TextTo3DSettings, TextToImageSettings, slug
+from rewardsds.tasks.settings import (
+    BridgeSettings,
+    InversionSettings,
+    TextTo3DSettings,
+    TextToImageSettings,
+    slug,
+)
 
 
 @pytest.mark.parametrize(
     "values, told",
     [
         ({"prompt": ""}, "it is empty"),
+        ({"prompts": ["a dog"]}, "one of them is enough"),
         ({"prompt": " \n\t"}, "it is empty"),
         ({"prompt": "x" * 10_000}, "at most 2000 characters are allowed, got 10000"),
         ({"candidates": 1}, "needs at least 2: raise candidates or lower weighting_k"),
@@ -45,6 +52,15 @@ def test_wrong_settings_are_told_in_one_line(values: dict[str, Any], told: str) 
     assert told in message
     assert "\n" not in message
     assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    "views, told",
+    [((), "name at least one view"), ((0, 4), "names 4: there are 4 views"), ((-1,), "names -1")],
+)
+def test_views_that_are_not_there(views: tuple[int, ...], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        TextTo3DSettings(prompt="a red cube", rewarded_views=views)
 
 
 def test_settings_at_the_bounds_are_accepted() -> None:
@@ -108,7 +124,7 @@ def test_files_that_hold_no_settings(text: str, tmp_path: Path) -> None:
 
 
 def test_settings_of_an_unknown_task() -> None:
-    with pytest.raises(SettingsError, match="expected image or 3d"):
+    with pytest.raises(SettingsError, match="expected image, 3d or edit"):
         settings_from({"task": "video", "prompt": "x"})
 
 
@@ -181,6 +197,10 @@ def test_every_setting_is_read_by_something(
         TextToImageSettings(**small),
         TextToImageSettings(**small, weighting="softmax", reward_steps=2),
         TextToImageSettings(**small, loss="recon", weighting="none"),
+        TextToImageSettings(**small, weighting="advantage"),
+        TextToImageSettings(**small, loss="bridge", bridge={"source": "", "target": ""}),  # pyright: ignore
+        TextToImageSettings(**small, loss="sdi", inversion={"steps": 2}),  # pyright: ignore[reportArgumentType]
+        TextToImageSettings(**small, loss="ism"),
         TextTo3DSettings(
             **small,
             gaussians=gaussians,  # pyright: ignore[reportArgumentType]
@@ -193,7 +213,8 @@ def test_every_setting_is_read_by_something(
         run(settings.model_copy(update={"out": tmp_path / str(index)}), console=quiet())
     from rewardsds.scenes.gaussians.settings import GaussianSettings
 
-    for kind in (TextToImageSettings, TextTo3DSettings, GaussianSettings):
+    chosen = {"temperature", "guidance_rescale", "weighting_k", "advantage_factor", "bridge", "inversion"}
+    for kind in (TextToImageSettings, TextTo3DSettings, GaussianSettings, BridgeSettings, InversionSettings):
         unread = kind.model_fields.keys() - reads[kind.__name__]
-        assert not unread - {"temperature", "guidance_rescale", "weighting_k"}, kind.__name__
-    assert {"temperature", "guidance_rescale", "weighting_k"} <= reads["TextToImageSettings"]
+        assert not unread - chosen - {"vsd"}, kind.__name__  # vsd needs a UNet: see test_cli
+    assert chosen <= reads["TextToImageSettings"]

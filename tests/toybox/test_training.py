@@ -12,15 +12,19 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from rewardsds.rewards.load import load_reward
 from rewardsds.toybox.data import ToyboxData
 from rewardsds.toybox.judge import load_judge
 from rewardsds.toybox.models import LATENT_SHAPE, load_autoencoder, load_clip, load_unet
 from rewardsds.toybox.specification import COLOURS, KINDS, Group, SceneSpec
+from rewardsds.toybox.tokenizer import build_tokenizer
 from rewardsds.toybox.train import TrainSettings
+from rewardsds.toybox.train.aesthetic import train_aesthetic
 from rewardsds.toybox.train.autoencoder import train_autoencoder
 from rewardsds.toybox.train.card import psnr, write_card
 from rewardsds.toybox.train.clip import contrastive_loss, said_pairs, same_toys, train_clip
 from rewardsds.toybox.train.common import Draws, fit, learning_rate
+from rewardsds.toybox.train.image_reward import build_network, start_from_clip, train_image_reward
 from rewardsds.toybox.train.judge import train_judge
 from rewardsds.toybox.train.negatives import hard_negatives, mirrored, swap_colours, wrong_colour, wrong_kind
 from rewardsds.toybox.train.pictures import choose_views, kinds_of, pictures, truth
@@ -298,6 +302,8 @@ def trained(data: ToyboxData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_autoencoder(data, out, settings(20), log=silent)
     train_clip(data, out, settings(2), log=silent)
     train_prior(data, out, settings(2, batch=2), log=silent)
+    train_aesthetic(data, out, settings(2), log=silent)
+    train_image_reward(data, out, settings(2), log=silent)
     train_judge(data, out, settings(2), log=silent)
     return out
 
@@ -330,9 +336,12 @@ def test_every_stage_exports(trained: Path):
         assert any((weights / "prior" / name).iterdir())
     models = (load_autoencoder(weights), load_clip(weights), load_unet(weights))
     assert all(next(model.parameters()).dtype == torch.float32 for model in models)
+    images = torch.rand(2, 1, 1, 3, 64, 64)
+    for name in ("clip", "aesthetic", "image-reward"):
+        assert load_reward(weights / name, "cpu")(images, ["a red cube"]).shape == (2, 1)
     assert load_judge(weights / "judge").probabilities(torch.rand(3, 64, 64)).kinds.shape == (len(KINDS),)
     assert not list(trained.rglob("*.bin")) + list(trained.rglob("*.pt")) + list(trained.rglob("*.pkl"))
-    for stage in ("autoencoder", "clip", "prior", "judge"):
+    for stage in ("autoencoder", "clip", "prior", "aesthetic", "image-reward", "judge"):
         record = json.loads((trained / stage / "stage.json").read_text())
         assert record["scenes"] == 12
         assert record["hardware"]["torch"] == torch.__version__
@@ -357,11 +366,27 @@ def test_the_card_holds_what_was_measured(trained: Path, data: ToyboxData):
     assert written["autoencoder"]["psnr"] == metrics["autoencoder"]["psnr"]
     assert 0 <= metrics["clip"]["colour_swap_accuracy"] <= 1
     assert 0 <= metrics["prior"]["one_right"] <= 1
+    assert metrics["aesthetic"]["pairs"] == 32
+    assert 0 <= metrics["image-reward"]["pairs_accuracy"] <= 1
     assert sum(metrics["cost"]["megabytes"].values()) < 40
     text = (trained / "weights" / "MODEL_CARD.md").read_text()
     assert f"{metrics['autoencoder']['psnr']:.1f} dB PSNR" in text
     assert f"{100 * metrics['judge']['single_accuracy']:.1f} %" in text
     assert (trained / "card" / "one.png").exists()
+
+
+def test_image_reward_starts_from_the_clip(trained: Path):
+    """Its vision tower is the CLIP's but for the norm before the layers, which BLIP has not: without that norm in the
+    CLIP both say the same.
+    """
+    clip = load_clip(trained / "weights")
+    network = build_network(build_tokenizer()).eval()
+    start_from_clip(network, clip)
+    clip.vision_model.pre_layrnorm = nn.Identity()
+    images = torch.rand(2, 3, 64, 64)
+    ours = network.vision(pixel_values=images, output_hidden_states=True).hidden_states[-1]
+    theirs = clip.vision_model(pixel_values=images, output_hidden_states=True).hidden_states[-1]
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_a_stage_whose_model_is_missing_names_it(data: ToyboxData, tmp_path: Path):

@@ -16,7 +16,13 @@ from rewardsds.toybox import captions
 from rewardsds.toybox.data import ToyboxData, generate
 from rewardsds.toybox.judge import Judge, load_judge
 from rewardsds.toybox.models import LATENT_SHAPE, count_flops, folder_megabytes, load_autoencoder, load_clip
-from rewardsds.toybox.train.card import measure_autoencoder, measure_clip, measure_judge
+from rewardsds.toybox.train.card import (
+    measure_aesthetic,
+    measure_autoencoder,
+    measure_clip,
+    measure_image_reward,
+    measure_judge,
+)
 
 WEIGHTS = Path(__file__).parents[2] / "src" / "rewardsds" / "toybox" / "weights"
 
@@ -72,6 +78,17 @@ def test_the_card_says_what_was_measured(scenes: ToyboxData, judge: Judge):
     assert judged["single_accuracy"] >= 0.9
     card = (WEIGHTS / "MODEL_CARD.md").read_text()
     assert f"{metrics['autoencoder']['psnr']:.1f}" in card
+
+
+def test_the_rewards_of_quality_rank_fresh_pairs(scenes: ToyboxData):
+    metrics = json.loads((WEIGHTS / "metrics.json").read_text())
+    autoencoder = load_autoencoder(WEIGHTS)
+    aesthetic = measure_aesthetic(WEIGHTS / "aesthetic", scenes, autoencoder, 32, "cpu", batches=4)
+    assert aesthetic["true_above_damaged"] == pytest.approx(metrics["aesthetic"]["true_above_damaged"], abs=0.08)
+    assert metrics["aesthetic"]["true_above_damaged"] > 0.9
+    ours = measure_image_reward(WEIGHTS / "image-reward", scenes, autoencoder, 32, "cpu", batches=4)
+    assert ours["pairs_accuracy"] == pytest.approx(metrics["image-reward"]["pairs_accuracy"], abs=0.08)
+    assert metrics["image-reward"]["pairs_accuracy"] > 0.9
 
 
 def test_samples_show_what_was_asked_for(prior: DiffusionPrior, judge: Judge):

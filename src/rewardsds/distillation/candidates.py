@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rewardsds.distillation.noising import noise_levels
 from rewardsds.priors.base import Condition, Prediction, Prior
 
 NoiseKind = Literal["iid", "antithetic"]
@@ -24,13 +25,15 @@ class Candidates:
     All that a loss needs to form its residual. A loss with a second prediction (an estimator's in VSD, that
     of another condition in Bridge, of another latent in DDS) makes it with the same noise and timesteps.
 
+    prior: that made the prediction.
     clean: (B, V, D, h, w) latents z, without gradient.
-    noise, noisy: (N, B, V, D, h, w) ε and z_t = α z + σ ε.
+    noise, noisy: (N, B, V, D, h, w) ε and z_t, which is α z + σ ε unless the loss has a noising of its own.
     timesteps: (B,) long.
     alpha, sigma: (B, 1, 1, 1, 1) √ᾱ_t and √(1 − ᾱ_t).
     prediction: ε̂ at (z_t, t), made in one network call.
     """
 
+    prior: Prior
     clean: Tensor
     noise: Tensor
     noisy: Tensor
@@ -65,12 +68,6 @@ class Candidates:
 def clean_from_noise(noisy: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """x̂0 = (z_t − σ_t ε̂) / α_t."""
     return (noisy - sigma * noise) / alpha
-
-
-def noise_levels(prior: Prior, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-    """α_t = √ᾱ_t and σ_t = √(1 − ᾱ_t) for timesteps (B,), each (B, 1, 1, 1, 1)."""
-    alphas_cumprod = prior.alphas_cumprod[timesteps].reshape(-1, 1, 1, 1, 1)
-    return alphas_cumprod.sqrt(), (1.0 - alphas_cumprod).sqrt()
 
 
 def draw_noise(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -143,11 +143,12 @@ class RewardSDS:
             raise ValueError(f"{batch} items need {batch} generators, got {len(generators)}")
 
         rewarded = self.uses_reward(step)
-        plain = replace(self.settings, candidates=1, weighting=Uniform())
+        staged = replace(self.settings, loss=self.settings.loss.at(step))
+        plain = replace(staged, candidates=1, weighting=Uniform())
         z, g, self.record = distil(
             self.prior,
             self.reward if rewarded else None,
-            self.settings if rewarded else plain,
+            staged if rewarded else plain,
             self.prior.condition(prompts, self.negative_prompt, camera_to_world),
             images=images,
             latents=latents,
@@ -158,6 +159,14 @@ class RewardSDS:
         # Linear in z, so that its gradient is g to the last bit; the value is put in without gradient.
         linear = (z * g.to(z.dtype)).sum()
         return linear + (self.record.loss.sum() - linear).detach()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the loss has learned so far, an estimator for one; empty for most losses."""
+        return dict(self.settings.loss.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back what `state_dict` gave."""
+        self.settings.loss.load_state_dict(state)
 
     def _own_generators(self, batch: int) -> list[torch.Generator]:
         for item in range(len(self._generators), batch):

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rewardsds.distillation.candidates import Candidates, NoiseKind, draw_noise, noise_levels, rollout
+from rewardsds.distillation.candidates import Candidates, NoiseKind, draw_noise, rollout
 from rewardsds.distillation.losses.base import Loss
+from rewardsds.distillation.noising import noise_levels
 from rewardsds.distillation.schedules import draw_timesteps
 from rewardsds.distillation.weighting import Weighting
 from rewardsds.priors.base import Condition, Prior
-from rewardsds.rewards.base import Reward
+from rewardsds.rewards.base import Reward, RewardError
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,7 @@ def distil(
         t = draw_timesteps(t_range, len(prior.alphas_cumprod), generators, z.device)
         alpha, sigma = noise_levels(prior, t)
         clean = z.detach().to(alpha.dtype)
-        noise = draw_noise(clean, settings.candidates, generators, settings.noise)
-        noisy = alpha * clean + sigma * noise
+        drawn = draw_noise(clean, settings.candidates, generators, settings.noise)
 
         # The only call at t: its branches serve rollout and loss, each with its own guidance scale.
         rolled = reward is not None or previews
@@ -98,8 +98,9 @@ def distil(
             rolled and settings.rollout_guidance_scale != 1.0
         )
         with stopwatch("predict"):
+            noise, noisy = settings.loss.noising(prior, clean, drawn, t, condition)
             prediction = prior.predict(noisy, t, condition, unconditional=unconditional)
-        candidates = Candidates(clean, noise, noisy, t, alpha, sigma, prediction, condition)
+        candidates = Candidates(prior, clean, noise, noisy, t, alpha, sigma, prediction, condition)
 
         pictures = rewards = None
         if rolled:
@@ -111,7 +112,7 @@ def distil(
             weights = clean.new_full((settings.candidates, len(clean)), 1.0 / settings.candidates)
         else:
             with stopwatch("reward"):
-                rewards = checked_rewards(reward(pictures, condition.prompts), reward, pictures)
+                rewards = ask(reward, pictures, condition.prompts)
             weights = settings.weighting(rewards, generators)
 
         with stopwatch("loss"):
@@ -121,6 +122,7 @@ def distil(
             chosen = candidates.select(order)
             w = weights.gather(0, order)[:, :, None, None, None, None]
             g = settings.loss.timestep_weight(chosen) * (w * settings.loss.residual(chosen)).sum(dim=0)
+            settings.loss.adapt(chosen, generators)
 
     norm = g.flatten(1).norm(dim=1)
     record = StepRecord(
@@ -136,24 +138,31 @@ def distil(
     return z, g, record
 
 
-def checked_rewards(rewards: object, reward: Reward, pictures: Tensor) -> Tensor:
-    """The rewards (N, B) in float32 beside the latents, or a ValueError that names the reward."""
+def ask(reward: Reward, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
+    """The rewards (N, B) in float32 beside the latents, or a RewardError that names the reward."""
     name = getattr(reward, "__name__", type(reward).__name__)
+    try:
+        rewards: object = reward(pictures, prompts)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise RewardError(
+            f"the reward {name} failed with {type(error).__name__}{f': {reason}' if reason else ''}"
+        ) from error
     expected = tuple(pictures.shape[:2])
     if not isinstance(rewards, Tensor):
-        raise ValueError(
+        raise RewardError(
             f"the reward {name} returned {type(rewards).__name__}: it must return a tensor of shape "
             f"(candidates, items) = {expected}"
         )
     if tuple(rewards.shape) != expected:
-        raise ValueError(
+        raise RewardError(
             f"the reward {name} returned shape {tuple(rewards.shape)}: it must give one score for every "
             f"candidate of every item, (candidates, items) = {expected}"
         )
     rewards = rewards.detach().to(device=pictures.device, dtype=torch.float32)
     if not rewards.isfinite().all():
         bad = int((~rewards.isfinite()).sum())
-        raise ValueError(
+        raise RewardError(
             f"the reward {name} returned NaN or infinity for {bad} of {rewards.numel()} previews: "
             "rewards must be finite"
         )

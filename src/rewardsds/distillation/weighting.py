@@ -6,6 +6,7 @@ rate, does not depend on the scheme. Weights depend on an item's own rewards alo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,6 +115,53 @@ class BestWorst(Weighting):
         order = rewards.argsort(dim=0, descending=True, stable=True)
         weights = torch.zeros_like(rewards).scatter(0, order[: self.k], 0.9 / self.k)
         return weights.scatter(0, order[-self.k :], -0.1 / self.k)
+
+
+@dataclass(frozen=True)
+class Rank(Weighting):
+    """max(0, ln((N + 1) / 2) − ln rank), normalised: CMA-ES's recombination weights (arXiv 1604.00772, eq. 49).
+
+    They depend on the order of the rewards alone, whatever their scale. Equal rewards rank by their index.
+    """
+
+    @property
+    def minimum_candidates(self) -> int:
+        return 2
+
+    def __call__(self, rewards: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        _check_enough(self, rewards)
+        count = rewards.shape[0]
+        ranks = torch.arange(1, count + 1, device=rewards.device, dtype=rewards.dtype)
+        by_rank = (math.log((count + 1) / 2) - ranks.log()).clamp_min(0)
+        by_rank = (by_rank / by_rank.sum())[:, None].expand_as(rewards)
+        order = rewards.argsort(dim=0, descending=True, stable=True)
+        return torch.zeros_like(rewards).scatter(0, order, by_rank)
+
+
+@dataclass(frozen=True)
+class Advantage(Weighting):
+    """(1 + factor · a) / N, normalised to Σ |w| = 1, with a the rewards standardised over an item's candidates.
+
+    The mean of the residuals plus an evolution-strategies estimate of the reward's gradient (arXiv 1703.03864),
+    whose variance antithetic noises lower; `factor` sets how much of the latter. Equal rewards weigh alike.
+    """
+
+    factor: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.factor < 0:
+            raise ValueError(f"the factor of advantage weighting must be 0 or more, got {self.factor}")
+
+    @property
+    def minimum_candidates(self) -> int:
+        return 2
+
+    def __call__(self, rewards: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        _check_enough(self, rewards)
+        deviation, mean = torch.std_mean(rewards, dim=0, correction=0, keepdim=True)
+        spread = torch.where(deviation > 1e-8 * (1 + mean.abs()), deviation, torch.inf)
+        weights = 1.0 + self.factor * (rewards - mean) / spread
+        return weights / weights.abs().sum(dim=0, keepdim=True)
 
 
 def _check_enough(weighting: Weighting, rewards: Tensor) -> None:

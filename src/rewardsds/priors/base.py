@@ -27,7 +27,16 @@ class Prediction:
                     f"guidance scale {guidance_scale} needs the unconditional branch, which was not computed"
                 )
             return self.conditional
-        return self.unconditional + guidance_scale * (self.conditional - self.unconditional)
+        return self.unconditional + guidance_scale * self.direction
+
+    @property
+    def direction(self) -> Tensor:
+        """cond − uncond: where the prompt leads, as an implicit classifier sees it."""
+        if self.unconditional is None:
+            raise ValueError(
+                "the direction of guidance needs the unconditional branch, which was not computed"
+            )
+        return self.conditional - self.unconditional
 
 
 @dataclass(frozen=True)
@@ -84,10 +93,13 @@ class Prior(Protocol):
     def condition(
         self,
         prompts: Sequence[str],
-        negative_prompt: str = "",
+        negative_prompt: str | Sequence[str] = "",
         camera_to_world: Tensor | None = None,
     ) -> Condition:
-        """Encodes texts (kept in a cache, so that asking again every step costs nothing)."""
+        """Encodes B texts (kept in a cache, so that asking again every step costs nothing).
+
+        negative_prompt: of the other branch, one text for all items or B texts.
+        """
         ...
 
     def predict(

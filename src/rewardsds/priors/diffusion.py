@@ -132,7 +132,7 @@ class DiffusionPrior:
     def condition(
         self,
         prompts: Sequence[str],
-        negative_prompt: str = "",
+        negative_prompt: str | Sequence[str] = "",
         camera_to_world: Tensor | None = None,
     ) -> Condition:
         """B prompts → text states (B, T, C), kept in a cache; camera_to_world: (B, V, 4, 4) or None."""
@@ -145,8 +145,14 @@ class DiffusionPrior:
                 f"camera_to_world must have shape (items, views, 4, 4) with {len(prompts)} items, "
                 f"got {tuple(camera_to_world.shape)}"
             )
-        embeddings = torch.stack([self._embed(prompt) for prompt in prompts])
-        negative = self._embed(negative_prompt)[None].expand_as(embeddings)
+        negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
+        if len(negatives) != len(prompts):
+            raise ValueError(
+                f"{len(prompts)} prompts need as many negative prompts, or one, got {len(negatives)}"
+            )
+        embeddings, negative = (
+            torch.stack([self._embed(text) for text in texts]) for texts in (prompts, negatives)
+        )
         return Condition(tuple(prompts), embeddings, negative, camera_to_world)
 
     def predict(

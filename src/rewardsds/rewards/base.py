@@ -17,3 +17,7 @@ class Reward(Protocol):
         The views of one item share one score (their mean unless the reward says otherwise).
         """
         ...
+
+
+class RewardError(ValueError):
+    """A reward that failed, or answered what is no score; the message names it."""

@@ -1,16 +1,23 @@
-"""`load_reward`: a reward from the package, a folder, the Hugging Face hub, or the user's own function."""
+"""`load_reward`: a reward from the package, a folder, the Hugging Face hub, the user's own function, or several."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
+import sys
 from os import PathLike
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
 from rewardsds.pretrained import default_device_and_dtype, installed_weights, load_from
+from rewardsds.rewards.aesthetic import AestheticReward
 from rewardsds.rewards.base import Reward
 from rewardsds.rewards.clip import CLIPReward
+from rewardsds.rewards.compose import Minimum, WeightedSum
+from rewardsds.rewards.image_reward import ImageReward
 
 
 def load_reward(
@@ -20,9 +27,11 @@ def load_reward(
 ) -> Reward:
     """Load a reward.
 
-    source: "clip", the toybox's CLIP; a folder of a CLIPModel; the hub id of one, such as
-        "openai/clip-vit-large-patch14"; or a function (images (N, B, V, 3, H, W), prompts) → (N, B), which is
-        returned as it is.
+    source: "clip", "aesthetic" or "image-reward", the toybox's; a folder of a CLIPModel; the hub id of one, such as
+        "openai/clip-vit-large-patch14"; "package.module:name", a function of the user's own; or a function
+        (images (N, B, V, 3, H, W), prompts) → (N, B), which is returned as it is. Several in one text:
+        "clip + 0.5 * package.module:name" is their weighted sum, "min(clip, package.module:name)" the weakest,
+        each standardised over the candidates of an item.
     device: CUDA where it is available unless said otherwise. dtype: float32 on the CPU, float16 on CUDA.
 
     Raises ValueError when there is no such reward, saying where it was looked for.
@@ -35,22 +44,89 @@ def load_reward(
             f"got {type(source).__name__}"
         )
     device, dtype = default_device_and_dtype(device, dtype)
-    if str(source) == "clip":
-        source = installed_weights("clip", "config.json", "CLIP", "a folder, a hub id or a function")
-
-    def load(found: str | Path) -> CLIPReward:
-        if isinstance(found, Path):
-            config = found / "config.json"
-            kind = (
-                json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
-            )
-            if kind != "clip":
-                raise ValueError(
-                    f"{found.absolute()} is not a CLIP model: its config.json should say model_type 'clip'"
-                )
-        return CLIPReward.from_pretrained(found, device, dtype)
-
+    text = str(source).strip()
+    several = re.fullmatch(r"min\((.+)\)", text, re.DOTALL)
+    if several is not None:
+        return Minimum([load_reward(part, device, dtype) for part in several[1].split(",")])
+    terms = [_WEIGHTED.fullmatch(term) for term in text.split(" + ")] if _looks_composed(text) else []
+    if terms:
+        rewards = [load_reward(term["name"], device, dtype) for term in terms if term is not None]
+        weights = [float(term["weight"] or 1.0) for term in terms if term is not None]
+        return WeightedSum(rewards, weights)
+    if _FUNCTION.fullmatch(text):
+        return _function(text)
+    if text in TOYBOX_REWARDS:
+        source = installed_weights(text, "config.json", text, "a folder, a hub id or a function")
     examples = (
-        "'clip', a folder of a CLIP model, a hub id such as 'openai/clip-vit-large-patch14', or a function"
+        f"{', '.join(map(repr, TOYBOX_REWARDS))}, a folder of a CLIP model, a hub id such as "
+        "'openai/clip-vit-large-patch14', or a function"
     )
-    return load_from(source, "reward", examples, load)
+    return load_from(source, "reward", examples, lambda found: _from_folder(found, device, dtype))
+
+
+def _from_folder(found: str | Path, device: torch.device, dtype: torch.dtype) -> Reward:
+    """A CLIP, an aesthetic head beside its CLIP, or an ImageReward: by what the folder holds."""
+    if not isinstance(found, Path):
+        return CLIPReward.from_pretrained(found, device, dtype)
+    config = found / "config.json"
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
+    if kind == "clip":
+        return CLIPReward.from_pretrained(found, device, dtype)
+    if kind == "image-reward":
+        return ImageReward.from_pretrained(found, device, dtype)
+    if kind == "aesthetic":
+        clip = json.loads(config.read_text(encoding="utf-8"))["clip"]
+        clip = found / clip if (found / clip).is_dir() else clip
+        return AestheticReward.from_file(
+            CLIPReward.from_pretrained(clip, device, dtype), found / "model.safetensors"
+        )
+    raise ValueError(
+        f"{found.absolute()} is no reward that is known: its config.json should say model_type clip, aesthetic or "
+        f"image-reward, it says {kind or 'nothing'}"
+    )
+
+
+TOYBOX_REWARDS = ("clip", "aesthetic", "image-reward")
+"""The toybox's own, by name."""
+
+_WEIGHTED = re.compile(
+    r"\s*(?:(?P<weight>-?\d+(?:\.\d*)?|-?\.\d+)\s*\*)?\s*(?P<name>\S(?:.*\S)?)\s*", re.DOTALL
+)
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def _looks_composed(text: str) -> bool:
+    """A sum, or a single reward with a weight; folders may have any other sign in their names."""
+    return " + " in text or re.match(r"\s*-?[\d.]+\s*\*", text) is not None
+
+
+def _function(name: str) -> Reward:
+    """The object that "package.module:name" says, looked for in the current folder too, as `python -m` does."""
+    module_name, attribute = name.split(":")
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise ValueError(
+                f"the reward {name!r} cannot be loaded: {module_name} needs {error.name}"
+            ) from error
+        raise ValueError(
+            f"the reward {name!r} cannot be loaded: there is no module {module_name}, neither installed nor in {here}"
+        ) from error
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"the reward {name!r} cannot be loaded: importing {module_name} failed ({reason})"
+        ) from error
+    finally:
+        if added:
+            sys.path.remove(here)
+    reward: Any = getattr(module, attribute, None)
+    if not callable(reward):
+        what = "nothing of that name" if reward is None else f"a {type(reward).__name__}, not a function"
+        raise ValueError(f"the reward {name!r} cannot be loaded: {module_name} has {what}")
+    return cast(Reward, reward)

@@ -1,8 +1,9 @@
 """Checkpoints of a run: safetensors with a checksum, from which it continues to the bit.
 
-One file holds the scene's state, the optimiser's moments and the states of all random generators:
+One file holds the scene's and the guidance's state, the optimiser's moments and the states of all random generators:
 
     scene/<key>                         the scene's `state_dict`
+    guidance/<key>                      the guidance's `state_dict`: what its loss has learned
     optimizer/<group>/<index>/<key>     what the optimiser keeps of a parameter (Adam: step and two moments)
     generator/<stream>/<item>           state of a CPU generator, uint8
 
@@ -18,7 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors
 import safetensors.torch
@@ -31,6 +32,12 @@ from rewardsds.scenes.base import Scene
 
 FORMAT = "rewardsds-run/1"
 _NAME = re.compile(r"step_(\d{6,})\.safetensors")
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> Mapping[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> None: ...
 
 
 @dataclass
@@ -59,11 +66,13 @@ class Checkpoint:
 def capture(
     steps_done: int,
     scene: Scene,
+    guidance: Stateful,
     optimizer: torch.optim.Optimizer,
     generators: Mapping[str, Sequence[torch.Generator]],
 ) -> Checkpoint:
     """A copy of everything that the next steps depend on."""
     tensors = {f"scene/{key}": _copy(value) for key, value in scene.state_dict().items()}
+    tensors |= {f"guidance/{key}": _copy(value) for key, value in guidance.state_dict().items()}
     options: dict[str, dict[str, Any]] = {}
     for group in optimizer.param_groups:
         options[group["name"]] = {
@@ -105,13 +114,17 @@ def restore(
 
 
 def restore_scene(checkpoint: Checkpoint, scene: Scene) -> None:
-    scene.load_state_dict(
-        {
-            key.removeprefix("scene/"): value
-            for key, value in checkpoint.tensors.items()
-            if key.startswith("scene/")
-        }
-    )
+    scene.load_state_dict(_below("scene/", checkpoint))
+
+
+def restore_guidance(checkpoint: Checkpoint, guidance: Stateful) -> None:
+    guidance.load_state_dict(_below("guidance/", checkpoint))
+
+
+def _below(prefix: str, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(prefix): value for key, value in checkpoint.tensors.items() if key.startswith(prefix)
+    }
 
 
 def save(checkpoint: Checkpoint, folder: Path, keep: int = 2) -> Path:

@@ -23,10 +23,12 @@ from rewardsds.errors import (
     CheckpointError,
     Interrupted,
     NotFiniteError,
+    RewardsdsError,
     RunFolderError,
     WriteError,
     describe_os_error,
 )
+from rewardsds.rewards.base import RewardError
 from rewardsds.runs import atomic, checkpoint
 from rewardsds.runs.folder import MetricsWriter, RunFolder, claimed
 from rewardsds.runs.progress import ProgressLine, format_seconds, peak_memory, say
@@ -55,6 +57,10 @@ class Guidance(Protocol):
     ) -> Tensor: ...
 
     def uses_reward(self, step: int) -> bool: ...
+
+    def state_dict(self) -> Mapping[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
 
 @dataclass
@@ -206,6 +212,7 @@ class TrainingLoop:
         """Takes back a checkpoint. Raises CheckpointError if it does not fit this run."""
         try:
             checkpoint.restore_scene(found, self.job.scene)
+            checkpoint.restore_guidance(found, self.job.guidance)
             self.optimizer = make_optimizer(self.job.scene)
             checkpoint.restore(found, self.job.scene, self.optimizer, self._generators)
         except (KeyError, RuntimeError, ValueError) as error:
@@ -257,15 +264,22 @@ class TrainingLoop:
         cameras = scene.sample_cameras(self.scene_generators, step)
         rendering = scene.render(cameras, self.scene_generators)
         watch.stop("render")
-        loss = guidance(
-            rendering.images,
-            self.job.prompts,
-            latents=rendering.latents,
-            cameras=cameras,
-            step=step,
-            generators=self.noise_generators,
-            previews=keep_candidates,
-        )
+        try:
+            loss = guidance(
+                rendering.images,
+                self.job.prompts,
+                latents=rendering.latents,
+                cameras=cameras,
+                step=step,
+                generators=self.noise_generators,
+                previews=keep_candidates,
+            )
+        except RewardError as error:
+            path = self._save_before_step(before)
+            raise RewardsdsError(
+                f"{error}; that was in step {step + 1}, the state before it is in {path}: mend the reward and "
+                f"continue with `rewardsds resume {self.folder.path}`"
+            ) from error
         watch.skip()  # the record has these stages
         regularisation = scene.regularisation(rendering)
         total = loss if regularisation is None else loss + regularisation
@@ -275,7 +289,11 @@ class TrainingLoop:
 
         record = guidance.record
         if not (record.gradient_norm.isfinite().all() and _all_finite(self._parameters(), gradients=True)):
-            self._stop_before_bad_step(before)
+            path = self._save_before_step(before)
+            raise NotFiniteError(
+                f"the gradient became NaN or infinite in step {step + 1}; the state before it is in "
+                f"{path}; start again with a lower guidance scale or learning rate"
+            )
         self.optimizer.step()
         scene.after_step(step, self.optimizer, self.scene_generators)
         if not _all_finite(self._parameters()):
@@ -303,7 +321,8 @@ class TrainingLoop:
         }
 
     def save(self) -> Path:
-        state = checkpoint.capture(self.steps_done, self.job.scene, self.optimizer, self._generators)
+        job = self.job
+        state = checkpoint.capture(self.steps_done, job.scene, job.guidance, self.optimizer, self._generators)
         return checkpoint.save(state, self.folder.checkpoints)
 
     def finish(self) -> RunResult:
@@ -330,17 +349,13 @@ class TrainingLoop:
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def _stop_before_bad_step(self, generator_states: Sequence[Tensor]) -> None:
-        """Saves the state from before the step that went wrong, and raises."""
+    def _save_before_step(self, generator_states: Sequence[Tensor]) -> Path:
+        """Saves the state from before a step that went wrong."""
         for item, state in zip(
             [g for items in self._generators.values() for g in items], generator_states, strict=True
         ):
             item.set_state(state)
-        path = self.save()
-        raise NotFiniteError(
-            f"the gradient became NaN or infinite in step {self.steps_done + 1}; the state before it is in "
-            f"{path}; start again with a lower guidance scale or learning rate"
-        )
+        return self.save()
 
     def _write_pictures(self, record: StepRecord) -> None:
         stem = f"step_{self.steps_done:06d}"

@@ -41,6 +41,14 @@ class LatentImageScene:
         noise = torch.stack([torch.randn((1, *latent_shape), generator=g) for g in generators])
         self.latents = torch.nn.Parameter((self.settings.init_scale * noise).to(device))
 
+    @classmethod
+    def from_latents(cls, latents: Tensor, settings: LatentImageSettings | None = None) -> LatentImageScene:
+        """Starts from given latents (B, 1, D, h, w), on their device, instead of noise."""
+        scene = cls.__new__(cls)
+        scene.settings = settings or LatentImageSettings()
+        scene.latents = torch.nn.Parameter(latents.detach().clone())
+        return scene
+
     @property
     def batch(self) -> int:
         return self.latents.shape[0]

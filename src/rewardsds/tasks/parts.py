@@ -2,49 +2,101 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rewardsds.distillation.guidance import RewardSDS
-from rewardsds.distillation.losses.base import Loss
-from rewardsds.distillation.losses.recon import Recon
-from rewardsds.distillation.losses.sds import SDS
+from rewardsds.distillation.losses import (
+    CSD,
+    ISM,
+    NFSD,
+    SDI,
+    SDS,
+    VSD,
+    Bridge,
+    Loss,
+    Recon,
+    TwoStageBridge,
+    WithRewardGradient,
+)
+from rewardsds.distillation.noising import Interval, Inversion
 from rewardsds.distillation.schedules import AnnealedRange
-from rewardsds.distillation.weighting import Best, BestWorst, Random, Softmax, Uniform, Weighting
+from rewardsds.distillation.weighting import (
+    Advantage,
+    Best,
+    BestWorst,
+    Random,
+    Rank,
+    Softmax,
+    Uniform,
+    Weighting,
+)
+from rewardsds.errors import RewardsdsError
 from rewardsds.priors.base import Prior
+from rewardsds.priors.diffusion import DiffusionPrior
 from rewardsds.priors.load import load_prior
+from rewardsds.priors.lora import LoRAEstimator
 from rewardsds.rewards.base import Reward
 from rewardsds.rewards.load import load_reward
 from rewardsds.tasks.prompts import KnownPrompt, known_prompt
-from rewardsds.tasks.settings import DistillationSettings
+from rewardsds.tasks.settings import DistillationSettings, GenerationSettings
 
 
 @dataclass(frozen=True)
 class Parts:
     prior: Prior
     reward: Reward | None
-    prompt: KnownPrompt
+    prompts: tuple[KnownPrompt, ...]
     guidance: RewardSDS
 
+    @property
+    def texts(self) -> list[str]:
+        """What the prior is asked for."""
+        return [prompt.text for prompt in self.prompts]
 
-def load_parts(settings: DistillationSettings) -> Parts:
-    """Loads the models of resolved settings. Without any step that needs it no reward is loaded."""
+    unknown_additions: Sequence[str] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about the prompts, each thing once."""
+        notes = [note for prompt in self.prompts for note in prompt.notes]
+        if self.unknown_additions:
+            notes.append(
+                f"the prior does not know these words of the bridge's source and target: "
+                f"{', '.join(self.unknown_additions)}; give --bridge.source and --bridge.target in words that it knows"
+            )
+        return list(dict.fromkeys(notes))
+
+
+def load_parts(
+    settings: GenerationSettings, look: Callable[[Reward], Reward] = lambda reward: reward
+) -> Parts:
+    """Loads the models of resolved settings. Without any step that needs it no reward is loaded.
+
+    look: how a task looks at its results with the reward.
+    """
     prior = load_prior(settings.prior, settings.device)
-    prompt = known_prompt(settings.prompt, prior, settings.prior)
-    reward = load_reward(settings.reward, settings.device) if settings.uses_reward else None
-    return Parts(prior, reward, prompt, make_guidance(settings, prior, reward))
+    prompts = tuple(known_prompt(text, prior, settings.prior) for text in settings.texts)
+    reward = look(load_reward(settings.reward, settings.device)) if settings.needs_reward else None
+    guidance = make_guidance(settings, prior, reward, make_loss(settings, prior, reward))
+    bridge = settings.bridge
+    additions = prior.unknown_words(f"{bridge.source} {bridge.target}") if settings.loss == "bridge" else ()
+    return Parts(prior, reward, prompts, guidance, additions)
 
 
-def make_guidance(settings: DistillationSettings, prior: Prior, reward: Reward | None) -> RewardSDS:
-    """The step that the settings describe."""
+def make_guidance(
+    settings: DistillationSettings, prior: Prior, reward: Reward | None, loss: Loss
+) -> RewardSDS:
+    """The step that the settings describe, with a loss."""
     weighting = make_weighting(settings) if settings.uses_reward else Uniform()
     return RewardSDS(
         prior,
-        reward,
+        reward if settings.uses_reward else None,
         candidates=settings.candidates if settings.uses_reward else 1,
         weighting=weighting,
-        loss=make_loss(settings),
+        loss=loss,
         rollout_steps=settings.rollout_steps,
-        rollout_guidance_scale=settings.rollout_guidance_scale,
+        rollout_guidance_scale=settings.resolved_rollout_guidance_scale,
         reward_steps=settings.reward_steps,
         timesteps=AnnealedRange(
             t_min=(settings.t_range_start[0], settings.t_range_end[0]),
@@ -66,10 +118,44 @@ def make_weighting(settings: DistillationSettings) -> Weighting:
         return Softmax(settings.temperature)
     if settings.weighting == "best":
         return Best(settings.weighting_k)
+    if settings.weighting == "rank":
+        return Rank()
+    if settings.weighting == "advantage":
+        return Advantage(settings.advantage_factor)
     return BestWorst(settings.weighting_k)
 
 
-def make_loss(settings: DistillationSettings) -> Loss:
+def make_loss(settings: GenerationSettings, prior: Prior, reward: Reward | None) -> Loss:
+    loss = _base_loss(settings, prior)
+    if settings.reward_gradient == 0:
+        return loss
+    assert reward is not None
+    return WithRewardGradient(
+        loss, reward, settings.reward_gradient, settings.resolved_rollout_guidance_scale
+    )
+
+
+def _base_loss(settings: GenerationSettings, prior: Prior) -> Loss:
+    scale = settings.resolved_guidance_scale
+    if settings.loss == "sds":
+        return SDS(scale)
     if settings.loss == "recon":
-        return Recon(settings.guidance_scale, settings.guidance_rescale)
-    return SDS(settings.guidance_scale)
+        return Recon(scale, settings.guidance_rescale)
+    if settings.loss == "vsd":
+        if not isinstance(prior, DiffusionPrior):
+            raise RewardsdsError(f"the loss vsd needs a prior with a UNet, {settings.prior} has none")
+        vsd = settings.vsd
+        estimator = LoRAEstimator(prior, vsd.rank, seed=settings.seed)
+        return VSD(estimator, scale, vsd.learning_rate, vsd.updates, vsd.t_range)
+    if settings.loss == "bridge":
+        bridge = settings.bridge
+        first_stage = round(bridge.first_stage * settings.steps)
+        return TwoStageBridge(first_stage, SDS(scale), Bridge(scale, bridge.source, bridge.target))
+    if settings.loss == "csd":
+        return CSD(scale)
+    if settings.loss == "nfsd":
+        return NFSD(scale)
+    inversion = settings.inversion
+    if settings.loss == "ism":
+        return ISM(scale, Interval(inversion.interval, inversion.stride, inversion.eta))
+    return SDI(scale, Inversion(inversion.steps, inversion.guidance_scale, inversion.eta))

@@ -12,7 +12,7 @@ from rewardsds.errors import SettingsError
 from rewardsds.runs import loop
 from rewardsds.runs.loop import Job, RunResult
 from rewardsds.runs.settings import RunSettings
-from rewardsds.tasks.settings import DistillationSettings, TextTo3DSettings, TextToImageSettings
+from rewardsds.tasks.settings import DistillationSettings, EditSettings, TextTo3DSettings, TextToImageSettings
 
 
 def run(settings: DistillationSettings, *, force: bool = False, console: Console | None = None) -> RunResult:
@@ -32,10 +32,10 @@ def settings_from(values: Mapping[str, Any]) -> DistillationSettings:
     """Settings from the mapping of a `settings.yaml`, which names its task."""
     given = dict(values)
     task = given.pop("task", None)
-    for kind in (TextToImageSettings, TextTo3DSettings):
+    for kind in (TextToImageSettings, TextTo3DSettings, EditSettings):
         if task == kind.task:
             return kind(**given)
-    raise SettingsError(f"task is {task!r} in these settings; expected image or 3d")
+    raise SettingsError(f"task is {task!r} in these settings; expected image, 3d or edit")
 
 
 def build(settings: RunSettings) -> Job:
@@ -47,4 +47,8 @@ def build(settings: RunSettings) -> Job:
         from rewardsds.tasks import text_to_3d
 
         return text_to_3d.build(settings)
+    if isinstance(settings, EditSettings):
+        from rewardsds.tasks import edit
+
+        return edit.build(settings)
     raise AssertionError(type(settings))

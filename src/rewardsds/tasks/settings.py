@@ -11,23 +11,106 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import tyro
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
-from rewardsds.runs.settings import RunSettings
+from rewardsds.runs.settings import RunSettings, Settings
 from rewardsds.scenes.gaussians.settings import GaussianSettings
 
 LONGEST_PROMPT = 2_000
 
-WeightingName = Literal["none", "random", "softmax", "best", "best-worst"]
+WeightingName = Literal["none", "random", "softmax", "best", "best-worst", "rank", "advantage"]
+LossName = Literal["sds", "recon", "vsd", "bridge", "csd", "nfsd", "ism", "sdi"]
+
+GUIDANCE_SCALES: dict[LossName | Literal["dds"], tuple[float, float]] = {
+    "sds": (3.0, 100.0),
+    "recon": (3.0, 50.0),
+    "vsd": (3.0, 7.5),
+    "bridge": (3.0, 100.0),
+    "csd": (3.0, 50.0),
+    "nfsd": (3.0, 7.5),
+    "ism": (3.0, 7.5),
+    "sdi": (3.0, 7.5),
+    "dds": (7.5, 7.5),
+}
+"""Guidance scales of the losses, where none is given: on the toybox, and in their papers."""
+ROLLOUT_GUIDANCE_SCALES = (3.0, 7.5)
+"""Of the previews: on the toybox, and in RewardSDS's public code."""
+
+
+def _checked_prompt(prompt: str) -> str:
+    prompt = " ".join(prompt.split())
+    if not prompt:
+        raise ValueError('it is empty; say what to make, for example "a red cube"')
+    if len(prompt) > LONGEST_PROMPT:
+        raise ValueError(f"at most {LONGEST_PROMPT} characters are allowed, got {len(prompt)}")
+    return prompt
+
+
+Prompt = Annotated[str, AfterValidator(_checked_prompt)]
+
+
+class VSDSettings(Settings):
+    """Of the loss vsd: the estimator, LoRA on the prior's attention."""
+
+    rank: int = Field(default=4, ge=1, le=512, description="Rank of the adapters.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="AdamW's learning rate of the estimator.")
+    updates: int = Field(
+        default=1, ge=1, le=1000, description="Training steps of the estimator for each step of the scene."
+    )
+    t_range: tuple[float, float] = Field(
+        default=(0.0, 1.0), description="Timesteps that it is trained at (fractions of the prior's)."
+    )
+
+
+class BridgeSettings(Settings):
+    """Of the loss bridge: plain SDS in the first stage, from source to target in the second."""
+
+    first_stage: float = Field(
+        default=0.5, ge=0, le=1, description="Share of the steps that are the first stage."
+    )
+    source: str = Field(
+        default=", oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed",
+        max_length=LONGEST_PROMPT,
+        description="What is put after the prompt to say what the picture looks like after the first stage.",
+    )
+    target: str = Field(
+        default=", detailed high resolution, high quality, sharp",
+        max_length=LONGEST_PROMPT,
+        description="What is put after the prompt to say what it should look like.",
+    )
+
+
+class InversionSettings(Settings):
+    """Of the losses sdi and ism: DDIM inversion in place of drawn noise."""
+
+    eta: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="Share of drawn noise that is mixed in: what candidates differ by. 0: deterministic.",
+    )
+    steps: int = Field(default=10, ge=1, le=1000, description="Network calls of an inversion (sdi).")
+    guidance_scale: float = Field(
+        default=-7.5, ge=-1000, le=1000, description="Classifier-free guidance of the inversion (sdi)."
+    )
+    interval: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Length of the interval t − s, as a share of the timesteps (ism).",
+    )
+    stride: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="Step of the inversion below s, as a share of the timesteps (ism).",
+    )
 
 
 class DistillationSettings(RunSettings):
-    """What both tasks share: the prompt, the prior, the reward, and how candidates become a gradient."""
+    """What all tasks share: the prior, the reward, and how candidates become a gradient."""
 
-    prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = Field(
-        description="What to make, in words."
-    )
     negative_prompt: str = Field(
         default="", max_length=LONGEST_PROMPT, description="What the other branch of the guidance is told."
     )
@@ -39,7 +122,8 @@ class DistillationSettings(RunSettings):
     reward: str = Field(
         default="clip",
         min_length=1,
-        description="Reward: clip (the toybox's), or a folder or hub id of a CLIP model.",
+        description="Reward: clip, aesthetic or image-reward (the toybox's), a folder or hub id of a CLIP model, "
+        'package.module:function, a sum such as "clip + 0.5 * aesthetic", or min(clip, aesthetic).',
     )
 
     candidates: int = Field(
@@ -65,6 +149,12 @@ class DistillationSettings(RunSettings):
         ge=1,
         description="k of best (the k best count) and of best-worst (k best +0.9/k, k worst −0.1/k).",
     )
+    advantage_factor: float = Field(
+        default=3.0,
+        ge=0,
+        le=1000,
+        description="How much standardised rewards move the weights of advantage; 0 weighs all alike.",
+    )
     temperature: float = Field(
         default=1.0, gt=0, description="Temperature of the softmax weighting, in units of the reward."
     )
@@ -72,25 +162,24 @@ class DistillationSettings(RunSettings):
         default="iid", description="Candidates' noises: independent, or in pairs of opposite sign."
     )
 
-    loss: Literal["sds", "recon"] = Field(
-        default="sds",
-        description="Residual: SDS's noise difference, or MVDream's reconstruction of the clean latent.",
-    )
-    guidance_scale: float = Field(
-        default=3.0,
+    guidance_scale: float | None = Field(
+        default=None,
         ge=0,
         le=1000,
-        description="Classifier-free guidance of the gradient: uncond + s · (cond − uncond). 3 suits the toybox; "
-        "for Stable Diffusion 100 is common, for MVDream 50.",
+        description="Classifier-free guidance of the gradient: uncond + s · (cond − uncond). null: what suits the "
+        "loss, on the toybox lower than on large priors (sds 3 and 100, vsd 3 and 7.5).",
     )
-    guidance_rescale: float = Field(
-        default=0.5,
+    rollout_guidance_scale: float | None = Field(
+        default=None,
         ge=0,
-        le=1,
-        description="How far recon's guided latent is brought back to the unguided spread.",
+        le=1000,
+        description="Classifier-free guidance of the previews. null: 3 on the toybox, 7.5 elsewhere.",
     )
-    rollout_guidance_scale: float = Field(
-        default=3.0, ge=0, le=1000, description="Classifier-free guidance of the previews."
+    reward_gradient: float = Field(
+        default=0.0,
+        ge=0,
+        le=1e6,
+        description="λ: how strongly the reward's own gradient is added, for differentiable rewards. 0: not at all.",
     )
     t_range_start: tuple[float, float] = Field(
         default=(0.3, 0.98),
@@ -104,16 +193,6 @@ class DistillationSettings(RunSettings):
         default=None, ge=1, description="Steps over which the range of timesteps moves. None: the whole run."
     )
 
-    @field_validator("prompt")
-    @classmethod
-    def _check_prompt(cls, prompt: str) -> str:
-        prompt = " ".join(prompt.split())
-        if not prompt:
-            raise ValueError('it is empty; say what to make, for example "a red cube"')
-        if len(prompt) > LONGEST_PROMPT:
-            raise ValueError(f"at most {LONGEST_PROMPT} characters are allowed, got {len(prompt)}")
-        return prompt
-
     @field_validator("t_range_start", "t_range_end")
     @classmethod
     def _check_range(cls, ends: tuple[float, float]) -> tuple[float, float]:
@@ -123,7 +202,12 @@ class DistillationSettings(RunSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        needed = {"best": self.weighting_k, "best-worst": 2 * self.weighting_k}.get(self.weighting, 1)
+        needed = {
+            "best": self.weighting_k,
+            "best-worst": 2 * self.weighting_k,
+            "rank": 2,
+            "advantage": 2,
+        }.get(self.weighting, 1)
         if self.candidates < needed:
             raise ValueError(
                 f"candidates is {self.candidates}, but weighting {self.weighting} with weighting_k "
@@ -138,21 +222,104 @@ class DistillationSettings(RunSettings):
 
     @property
     def uses_reward(self) -> bool:
-        """Whether any step needs the reward model."""
+        """Whether any step weighs candidates by their rewards."""
         return self.weighting != "none" and self.reward_steps != 0
+
+    @property
+    def needs_reward(self) -> bool:
+        """Whether the reward model is needed at all."""
+        return self.uses_reward or self.reward_gradient > 0
+
+    @property
+    def resolved_guidance_scale(self) -> float:
+        if self.guidance_scale is not None:
+            return self.guidance_scale
+        return GUIDANCE_SCALES[self.loss_name][0 if self.prior == "toybox" else 1]
+
+    @property
+    def resolved_rollout_guidance_scale(self) -> float:
+        if self.rollout_guidance_scale is not None:
+            return self.rollout_guidance_scale
+        return ROLLOUT_GUIDANCE_SCALES[0 if self.prior == "toybox" else 1]
+
+    def resolved(self) -> Self:
+        """With the guidance scales filled in, beside what every run fills in."""
+        scales = {
+            "guidance_scale": self.resolved_guidance_scale,
+            "rollout_guidance_scale": self.resolved_rollout_guidance_scale,
+        }
+        return super().resolved().model_copy(update=scales)
+
+    @property
+    def loss_name(self) -> LossName | Literal["dds"]:
+        raise NotImplementedError
+
+    @property
+    def wanted(self) -> str:
+        """The prompt that the result should fit."""
+        raise NotImplementedError
 
     def default_out(self) -> Path:
         """runs/<task>-<words of the prompt>-<seed>"""
-        return Path("runs") / f"{self.task}-{slug(self.prompt)}-{self.seed}"
+        return Path("runs") / f"{self.task}-{slug(self.wanted)}-{self.seed}"
 
     def with_out(self) -> Self:
         return self if self.out is not None else self.model_copy(update={"out": self.default_out()})
 
 
-class TextToImageSettings(DistillationSettings):
+class GenerationSettings(DistillationSettings):
+    """Making something from a text alone."""
+
+    loss: LossName = Field(
+        default="sds",
+        description="What is distilled: sds, recon (MVDream's), vsd (a trained estimator in place of the noise), "
+        "bridge, csd, nfsd, ism or sdi. Each goes with every weighting.",
+    )
+    guidance_rescale: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="How far recon's guided latent is brought back to the unguided spread.",
+    )
+    vsd: VSDSettings = Field(default_factory=VSDSettings, description="The estimator of the loss vsd.")
+    bridge: BridgeSettings = Field(default_factory=BridgeSettings, description="The loss bridge's stages.")
+    inversion: InversionSettings = Field(
+        default_factory=InversionSettings, description="Inversion in the losses sdi and ism."
+    )
+    particles: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Results that are made at the same time, from seeds seed, seed + 1, …; with the loss vsd they "
+        "share one estimator.",
+    )
+
+    @property
+    def loss_name(self) -> LossName:
+        return self.loss
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What to make: one prompt, or several side by side."""
+        raise NotImplementedError
+
+    @property
+    def seeds(self) -> list[int]:
+        """One a particle."""
+        return [self.seed + index for index in range(self.particles)]
+
+
+class TextToImageSettings(GenerationSettings):
     """Text to a picture: a latent is optimised directly."""
 
     task: ClassVar[str] = "image"
+
+    prompt: Annotated[Prompt | None, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = Field(
+        default=None, description="What to make, in words."
+    )
+    prompts: Annotated[tuple[Prompt, ...], tyro.conf.Suppress] = Field(
+        default=(), description="Several things to make side by side, in place of prompt."
+    )
 
     steps: int = Field(default=160, ge=1, le=1_000_000, description="Optimisation steps.")
     learning_rate: float = Field(default=0.05, gt=0, description="Adam's learning rate of the latent.")
@@ -160,13 +327,46 @@ class TextToImageSettings(DistillationSettings):
         default=1.0, ge=0, description="Standard deviation of the noise that the latent starts from."
     )
 
+    @model_validator(mode="after")
+    def _check_prompts(self) -> Self:
+        if self.prompt is None and not self.prompts:
+            raise ValueError('no PROMPT is given: say what to make, for example "a red cube"')
+        if self.prompt is not None and self.prompts:
+            raise ValueError("both a prompt and a list of prompts are given: one of them is enough")
+        if self.loss == "vsd" and len(self.prompts) > 1:
+            raise ValueError(
+                "the loss vsd trains one estimator for one prompt: run its prompts one by one, or choose another loss"
+            )
+        return self
 
-class TextTo3DSettings(DistillationSettings):
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompts, whichever way they were given."""
+        return self.prompts or (self.prompt or "",)
+
+    @property
+    def wanted(self) -> str:
+        return self.prompt or f"{len(self.prompts)} prompts {self.prompts[0]}"
+
+
+class TextTo3DSettings(GenerationSettings):
     """Text to a 3D object: Gaussians are optimised through renders from all around."""
 
     task: ClassVar[str] = "3d"
 
+    prompt: Annotated[Prompt, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = Field(
+        description="What to make, in words."
+    )
+
     backbone: Literal["gaussians"] = Field(default="gaussians", description="What the object is made of.")
+    reward_over_views: Literal["together", "mean", "min"] = Field(
+        default="together",
+        description="How an object's views are scored. together: as the reward itself does it (the toybox's take the "
+        "mean); mean or min: each by itself, and the object is as good as their mean or as its worst side.",
+    )
+    rewarded_views: tuple[int, ...] | None = Field(
+        default=None, description="Which of a step's views are scored, counted from 0. null: all of them."
+    )
     video_size: int = Field(
         default=256,
         ge=16,
@@ -181,6 +381,53 @@ class TextTo3DSettings(DistillationSettings):
         default_factory=GaussianSettings,
         description="How the Gaussians start, are seen, optimised and thinned.",
     )
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.prompt,)
+
+    @property
+    def wanted(self) -> str:
+        return self.prompt
+
+    @model_validator(mode="after")
+    def _check_views(self) -> Self:
+        views = self.gaussians.views
+        if self.rewarded_views is not None:
+            if not self.rewarded_views:
+                raise ValueError("rewarded_views is empty: name at least one view, or null for all")
+            beyond = [view for view in self.rewarded_views if not 0 <= view < views]
+            if beyond:
+                raise ValueError(f"rewarded_views names {beyond[0]}: there are {views} views, counted from 0")
+        return self
+
+
+class EditSettings(DistillationSettings):
+    """Changing a picture from what it shows to something else, by the delta denoising score."""
+
+    task: ClassVar[str] = "edit"
+
+    picture: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")] = Field(
+        description="PNG, JPEG or WebP to change. Its middle square is taken, at the prior's resolution."
+    )
+    source: Prompt = Field(description="What the picture shows, in words.")
+    target: Prompt = Field(description="What it should show instead.")
+    keep: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="Weight of a second reward, closeness to the picture given; the first has weight 1.",
+    )
+    steps: int = Field(default=200, ge=1, le=1_000_000, description="Optimisation steps.")
+    learning_rate: float = Field(default=0.01, gt=0, description="Adam's learning rate of the latent.")
+
+    @property
+    def loss_name(self) -> Literal["dds"]:
+        return "dds"
+
+    @property
+    def wanted(self) -> str:
+        return self.target
 
 
 def slug(text: str, longest: int = 48) -> str:

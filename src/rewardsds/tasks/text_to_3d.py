@@ -8,10 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rewardsds.rewards.base import Reward
+from rewardsds.rewards.compose import OverViews
 from rewardsds.runs.loop import Job
 from rewardsds.runs.randomness import generator
 from rewardsds.scenes.export import turntable_cameras, write_turntable, write_views
 from rewardsds.scenes.gaussians.scene import GaussianScene
+from rewardsds.scenes.group import SceneGroup
 from rewardsds.tasks.parts import load_parts
 from rewardsds.tasks.settings import TextTo3DSettings
 
@@ -20,30 +23,44 @@ PREVIEW_SIZE = 128  # pixels of each of a preview's four views
 
 def build(settings: TextTo3DSettings) -> Job:
     """The parts of a run, from resolved settings."""
-    parts = load_parts(settings)
+    parts = load_parts(settings, lambda reward: look(reward, settings))
     assert settings.backbone == "gaussians"
-    scene = GaussianScene([generator(settings.seed, "init")], settings.gaussians, settings.device)
+    seeds = settings.seeds
+    objects = [
+        GaussianScene([generator(seed, "init")], settings.gaussians, settings.device) for seed in seeds
+    ]
 
     def preview() -> Tensor:
-        """Four sides beside each other, (3, H, 4 W)."""
+        """Four sides beside each other, particles below each other, (3, B H, 4 W)."""
         with torch.no_grad():
-            views = scene.render_images(turntable_cameras(4), PREVIEW_SIZE)[0]
-        return torch.cat(list(views), dim=-1)
+            sides = [one.render_images(turntable_cameras(4), PREVIEW_SIZE)[0] for one in objects]
+        return torch.cat([torch.cat(list(views), dim=-1) for views in sides], dim=-2)
 
     def export(folder: Path) -> Sequence[str]:
-        write_turntable(
-            scene.render_images, folder / "turntable.mp4", settings.video_frames, settings.video_size
-        )
-        write_views(scene.render_images, folder / "views.png", size=settings.video_size)
-        scene.export_ply(folder / "object.ply")
-        return ["turntable.mp4", "views.png", "object.ply"]
+        names: list[str] = []
+        for seed, one in zip(seeds, objects):
+            ending = "" if len(seeds) == 1 else f"_{seed}"
+            video, views, ply = f"turntable{ending}.mp4", f"views{ending}.png", f"object{ending}.ply"
+            write_turntable(one.render_images, folder / video, settings.video_frames, settings.video_size)
+            write_views(one.render_images, folder / views, size=settings.video_size)
+            one.export_ply(folder / ply)
+            names += [video, views, ply]
+        return names
 
     return Job(
-        scene=scene,
+        scene=objects[0] if len(objects) == 1 else SceneGroup(objects),
         guidance=parts.guidance,
-        prompts=[parts.prompt.text],
-        seeds=[settings.seed],
+        prompts=parts.texts * len(seeds),
+        seeds=seeds,
         preview=preview,
         export=export,
-        notes=parts.prompt.notes,
+        notes=parts.notes,
     )
+
+
+def look(reward: Reward, settings: TextTo3DSettings) -> Reward:
+    """The reward as it is asked about an object: about its views together, or about each by itself."""
+    how, views = settings.reward_over_views, settings.rewarded_views
+    if how == "together" and views is None:
+        return reward
+    return OverViews(reward, how, views)

@@ -1,7 +1,28 @@
 """Losses of score distillation; each file says only what its residual is."""
 
 from rewardsds.distillation.losses.base import Loss
+from rewardsds.distillation.losses.bridge import Bridge, TwoStageBridge
+from rewardsds.distillation.losses.csd import CSD
+from rewardsds.distillation.losses.dds import DDS
+from rewardsds.distillation.losses.ism import ISM
+from rewardsds.distillation.losses.nfsd import NFSD
 from rewardsds.distillation.losses.recon import Recon
+from rewardsds.distillation.losses.reward_gradient import WithRewardGradient
+from rewardsds.distillation.losses.sdi import SDI
 from rewardsds.distillation.losses.sds import SDS
+from rewardsds.distillation.losses.vsd import VSD
 
-__all__ = ["SDS", "Loss", "Recon"]
+__all__ = [
+    "CSD",
+    "DDS",
+    "ISM",
+    "NFSD",
+    "SDI",
+    "SDS",
+    "VSD",
+    "Bridge",
+    "Loss",
+    "Recon",
+    "TwoStageBridge",
+    "WithRewardGradient",
+]

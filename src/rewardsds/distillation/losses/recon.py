@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from rewardsds.distillation.candidates import Candidates
+from rewardsds.distillation.losses.base import Loss
 
 
 @dataclass(frozen=True)
-class Recon:
+class Recon(Loss):
     """residual = z − x̂0, without ω(t).
 
     rescale: how far x̂0 is brought back to the standard deviation of the unguided x̂0, 0 to 1. Large guidance

@@ -46,6 +46,14 @@ def _run(stage: StageName, settings: TrainSettings, log: Callable[[str], None]) 
         from rewardsds.toybox.train.prior import train_prior
 
         train_prior(_data(settings, "train", log), out, own, seed, device, log, compiled=settings.compile)
+    elif stage == "aesthetic":
+        from rewardsds.toybox.train.aesthetic import train_aesthetic
+
+        train_aesthetic(_data(settings, "train", log), out, own, seed, device, log)
+    elif stage == "image-reward":
+        from rewardsds.toybox.train.image_reward import train_image_reward
+
+        train_image_reward(_data(settings, "train", log), out, own, seed, device, log)
     elif stage == "judge":
         from rewardsds.toybox.train.judge import train_judge
 

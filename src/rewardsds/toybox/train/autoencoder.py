@@ -1,4 +1,4 @@
-"""Stage 1: the autoencoder, pictures to latents and back."""
+"""The autoencoder, pictures to latents and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 5: measures everything on validation scenes and writes metrics.json and MODEL_CARD.md beside the
+"""The last stage: measures everything on validation scenes and writes metrics.json and MODEL_CARD.md beside the
 weights.
 """
 
@@ -18,6 +18,7 @@ from rewardsds.priors.diffusion import DiffusionPrior
 from rewardsds.priors.load import load_prior
 from rewardsds.priors.multiview import enable_multiview_attention
 from rewardsds.priors.sampling import sample
+from rewardsds.rewards.load import load_reward
 from rewardsds.toybox import captions
 from rewardsds.toybox.data import ToyboxData
 from rewardsds.toybox.judge import Judge, load_judge
@@ -38,13 +39,17 @@ from rewardsds.toybox.models import (
 )
 from rewardsds.toybox.specification import COLOURS, KINDS, SceneSpec
 from rewardsds.toybox.tokenizer import build_tokenizer
+from rewardsds.toybox.train.aesthetic import ladder
 from rewardsds.toybox.train.clip import same_toys, tokenise
-from rewardsds.toybox.train.common import say, write_json
+from rewardsds.toybox.train.common import Draws, say, write_json
+from rewardsds.toybox.train.damage import DAMAGES, damage, draw_damage
+from rewardsds.toybox.train.image_reward import MARGIN, preferences
 from rewardsds.toybox.train.negatives import swap_colours
-from rewardsds.toybox.train.pictures import FRONT, all_visible, pictures
+from rewardsds.toybox.train.pictures import FRONT, all_visible, choose_views, pictures, reconstruct
 from rewardsds.toybox.train.settings import STAGES
 
 STEPS, GUIDANCE, PROMPTS, SETS = 30, 6.0, 96, 16
+EXPORTS = ("prior", "clip", "aesthetic", "image-reward", "judge")
 
 
 def write_card(
@@ -70,6 +75,10 @@ def write_card(
     log(f"autoencoder: {metrics['autoencoder']}")
     metrics["clip"] = measure_clip(load_clip(weights).to(device), data, batch, device)
     log(f"clip: {metrics['clip']}")
+    for name, measure in (("aesthetic", measure_aesthetic), ("image-reward", measure_image_reward)):
+        if (weights / name).is_dir():
+            metrics[name] = measure(weights / name, data, autoencoder, batch, device)
+            log(f"{name}: {metrics[name]}")
     metrics["judge"] = measure_judge(judge, data, autoencoder, device)
     log(f"judge: {metrics['judge']}")
     metrics["prior"] = measure_prior(
@@ -158,6 +167,71 @@ def measure_clip(clip: Any, data: ToyboxData, batch: int, device: str) -> dict[s
         "colour_swap_accuracy": float(torch.cat(wins).mean()) if wins else float("nan"),
         "colour_swap_scenes": len(swapped),
     }
+
+
+@torch.no_grad()
+def measure_aesthetic(
+    folder: Path, data: ToyboxData, autoencoder: Any, batch: int, device: str, batches: int = 8
+) -> dict[str, float]:
+    """Share of pairs in which the better picture scores higher: true above damaged, by damage, and less damaged
+    above more damaged. Damages are drawn as in training, half of the pictures come through the autoencoder.
+    """
+    reward = load_reward(folder, device, torch.float32)
+    right: dict[str, list[Tensor]] = {"true_above_damaged": [], "milder_above_stronger": []}
+    for index in range(batches):
+        draws = Draws.of(99, index)
+        scenes = draws.numpy.integers(0, len(data), batch)
+        images = pictures(data, scenes, choose_views(data, scenes, draws), device)
+        images = reconstruct(autoencoder, images, draws, 0.5)
+        clean, milder, stronger = (
+            reward(images[None, :, None], [""] * batch)[0].cpu() for images in ladder(images, draws)[0]
+        )
+        right["true_above_damaged"].append(clean > stronger)
+        right["milder_above_stronger"].append(milder > stronger)
+        severity, _ = draw_damage(batch, draws)
+        for kind, name in enumerate(DAMAGES):
+            worse = damage(images, severity, torch.full((batch,), kind), draws)
+            right.setdefault(f"true_above_{name}", []).append(
+                clean > reward(worse[None, :, None], [""] * batch)[0].cpu()
+            )
+    return {"pairs": batches * batch} | {
+        name: float(torch.cat(found).float().mean()) for name, found in right.items()
+    }
+
+
+@torch.no_grad()
+def measure_image_reward(
+    folder: Path, data: ToyboxData, autoencoder: Any, batch: int, device: str, batches: int = 8
+) -> dict[str, float]:
+    """Share of pairs in the right order, of preferences drawn as in training, from scenes that it never saw.
+
+    pairs: pictures of one caption whose utilities differ enough. quality: true above damaged. alignment: the
+    caption's picture above another scene's. colour_swap: a picture with its caption above the same picture with
+    its colours exchanged in the caption.
+    """
+    reward = load_reward(folder, device, torch.float32)
+    found: dict[str, list[Tensor]] = {"pairs": [], "quality": [], "alignment": [], "colour_swap": []}
+    for index in range(batches):
+        draws = Draws.of(98, index)
+        group = preferences(data, batch, draws, autoencoder, device)
+        texts = [captions.describe(spec, draws.numpy) for spec in group.described[0]]
+        four = torch.stack([*group.images, *group.images.roll(-1, 1)])
+        scores = reward(four[:, :, None], texts).cpu()
+        better = group.utilities[:, None] - group.utilities[None] > MARGIN
+        found["pairs"].append((scores[:, None] > scores[None])[better])
+        found["quality"].append(scores[0] > scores[1])
+        found["alignment"].append((scores[0] > scores[2])[better[0, 2]])
+        swapped = [swap_colours(spec) for spec in group.described[0]]
+        chosen = [row for row, spec in enumerate(swapped) if spec is not None]
+        wrong = [captions.describe(spec) for spec in swapped if spec is not None]
+        right = [captions.describe(group.described[0][row]) for row in chosen]
+        shown = group.images[:1, chosen][:, :, None]
+        found["colour_swap"].append((reward(shown, right) > reward(shown, wrong))[0].cpu())
+    measured: dict[str, float] = {}
+    for name, parts in found.items():
+        measured[f"{name}_accuracy"] = float(torch.cat(parts).float().mean())
+        measured[f"{name}_count"] = len(torch.cat(parts))
+    return measured
 
 
 def _distinct(data: ToyboxData, scenes: np.ndarray, size: int) -> list[np.ndarray]:
@@ -325,7 +399,10 @@ def measure_cost(weights: Path) -> dict[str, Any]:
                 ("judge", judge.network),
             )
         },
-        "megabytes": {name: folder_megabytes(weights / name) for name in ("prior", "clip", "judge")},
+        "megabytes": {
+            name: folder_megabytes(weights / name)
+            for name in ("prior", "clip", "aesthetic", "image-reward", "judge")
+        },
     }
 
 
@@ -355,6 +432,26 @@ def card(metrics: dict[str, Any]) -> str:
             "the true caption scores above the one with two toys' colours exchanged",
         ),
     ]
+    if "aesthetic" in metrics:
+        found = metrics["aesthetic"]
+        rows.append(
+            (
+                "aesthetic head, true render above a damaged one",
+                f"{_percent(found['true_above_damaged'])} of {found['pairs']} pairs ("
+                + ", ".join(f"{name} {_percent(found[f'true_above_{name}'])}" for name in DAMAGES)
+                + f"); milder damage above stronger {_percent(found['milder_above_stronger'])}",
+            )
+        )
+    if "image-reward" in metrics:
+        found = metrics["image-reward"]
+        rows.append(
+            (
+                "ImageReward, pairs of pictures in the right order",
+                f"{_percent(found['pairs_accuracy'])} of {found['pairs_count']} (true above damaged "
+                f"{_percent(found['quality_accuracy'])}, the caption's own scene above another "
+                f"{_percent(found['alignment_accuracy'])}); colour swap {_percent(found['colour_swap_accuracy'])}",
+            )
+        )
     for name, text in (("one", "one toy"), ("two", "two toys")):
         if f"{name}_right" in prior:
             rows.append(
@@ -459,6 +556,10 @@ _LOSSES = (
     "  batches are four-view sets with multi-view attention and camera embedding (arXiv 2308.16512), a",
     "  quarter single front views whose camera embedding is zero; a tenth of the captions is empty. The",
     "  text tower is the CLIP's, frozen.",
+    "- **Aesthetic head**: linear on CLIP's features; a true picture above a damaged one above a more damaged",
+    "  one (blur, noise, oversaturation, floaters), and a little squared error to ratings from 10 to 0.",
+    "- **ImageReward**: BLIP's towers, the picture's started from CLIP's; Bradley-Terry over pictures of a",
+    "  caption, ranked by the share of asked toys that they show less the damage done to them.",
     "- **Judge**: binary cross-entropy of every kind and every (kind, colour), on scenes and from a seed",
     "  of its own.",
 )
@@ -469,5 +570,7 @@ _LIMITS = (
     "  is for that, and the toybox is a bench for it: the prior is not trained until this stops.",
     "- The judge looks for kinds and colours only: counts, relations, sides and grounds go unjudged. It",
     "  must never be used as a reward: whatever is optimised against it can no longer be measured by it.",
+    "- The aesthetic head does not read the caption, and what it was not shown it cannot rate. ImageReward tells",
+    "  damaged and foreign pictures apart; whether it also reads which toy has which colour, see colour swap.",
     "- Cameras look at the origin from 0° to 30° elevation; single views come from the front, within 50°.",
 )

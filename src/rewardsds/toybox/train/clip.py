@@ -1,4 +1,4 @@
-"""Stage 2: the CLIP that scores pictures and whose text tower conditions the prior."""
+"""The CLIP that scores pictures and whose text tower conditions the prior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 4: the judge, on scenes of its own, from a seed of its own."""
+"""The judge, on scenes of its own, from a seed of its own."""
 
 from __future__ import annotations
 

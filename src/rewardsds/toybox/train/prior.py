@@ -1,4 +1,4 @@
-"""Stage 3: the multi-view diffusion prior, in latent space."""
+"""The multi-view diffusion prior, in latent space."""
 
 from __future__ import annotations
 

@@ -10,8 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rewardsds.toybox.specification import KINDS
 
 Preset = Literal["cpu", "gpu"]
-StageName = Literal["autoencoder", "clip", "prior", "judge", "card"]
-STAGES: tuple[StageName, ...] = ("autoencoder", "clip", "prior", "judge", "card")
+StageName = Literal["autoencoder", "clip", "prior", "aesthetic", "image-reward", "judge", "card"]
+STAGES: tuple[StageName, ...] = (
+    "autoencoder",
+    "clip",
+    "prior",
+    "aesthetic",
+    "image-reward",
+    "judge",
+    "card",
+)
 
 
 class StageSettings(BaseModel):
@@ -58,6 +66,12 @@ _PRESETS: dict[Preset, dict[StageName, StageSettings]] = {
             steps=6000, batch=64, learning_rate=1e-3, weight_decay=0.05, average=0.995, minutes=22
         ),
         "prior": StageSettings(steps=6000, batch=12, learning_rate=1.3e-3, average=0.998, minutes=64),
+        "aesthetic": StageSettings(
+            steps=600, batch=32, learning_rate=2e-2, weight_decay=0.0, average=0.99, minutes=4
+        ),
+        "image-reward": StageSettings(
+            steps=4000, batch=32, learning_rate=6e-4, weight_decay=0.05, average=0.995, minutes=15
+        ),
         "judge": StageSettings(
             steps=4000, batch=48, learning_rate=3e-3, weight_decay=0.02, average=0.995, minutes=11
         ),
@@ -69,6 +83,12 @@ _PRESETS: dict[Preset, dict[StageName, StageSettings]] = {
             steps=30_000, batch=384, learning_rate=1e-3, weight_decay=0.05, average=0.998, minutes=4
         ),
         "prior": StageSettings(steps=60_000, batch=96, learning_rate=1.2e-3, average=0.9995, minutes=8),
+        "aesthetic": StageSettings(
+            steps=2000, batch=128, learning_rate=1e-2, weight_decay=0.0, average=0.99, minutes=0.5
+        ),
+        "image-reward": StageSettings(
+            steps=20_000, batch=192, learning_rate=6e-4, weight_decay=0.05, average=0.998, minutes=2.5
+        ),
         "judge": StageSettings(
             steps=20_000, batch=192, learning_rate=2e-3, weight_decay=0.02, average=0.998, minutes=2
         ),
@@ -97,7 +117,7 @@ class TrainSettings(BaseModel):
     data: Path
     out: Path
     preset: Preset = "cpu"
-    stage: Literal["all", "autoencoder", "clip", "prior", "judge", "card"] = "all"
+    stage: Literal["all"] | StageName = "all"
     device: str | None = None
     seed: int = 0
     steps: int | None = Field(default=None, gt=0)

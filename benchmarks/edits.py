@@ -1,0 +1,187 @@
+"""RewardDDS against DDS on exact edits: one toy of a true picture recoloured or replaced.
+
+The toybox renders the same scene before and after, so both halves of an edit can be measured: whether the judge
+finds the new toy (and still the other one), and how little changed outside the edited toy's mask.
+
+    python benchmarks/edits.py [--edits 48] [--set NAME=VALUE …] [--out benchmarks/results/edits.json] [--sheet FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from paired import compare, table
+from rewardsds.distillation.losses import DDS
+from rewardsds.hardware import hardware
+from rewardsds.priors.load import load_prior
+from rewardsds.rewards.load import load_reward
+from rewardsds.runs.loop import make_optimizer
+from rewardsds.runs.randomness import generator
+from rewardsds.scenes.cameras import orbit
+from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
+from rewardsds.tasks.parts import make_guidance
+from rewardsds.tasks.settings import EditSettings
+from rewardsds.toybox.captions import benchmark_prompts, describe, known_kinds, parse
+from rewardsds.toybox.judge import load_judge
+from rewardsds.toybox.render import render
+from rewardsds.toybox.specification import COLOURS, SceneSpec
+from rewardsds.toybox.world import build
+
+
+@dataclass(frozen=True)
+class ExactEdit:
+    """before, after: (3, 64, 64) true pictures. mask: (64, 64), 1 on the edited toy in either of them, widened by the
+    two pixels over which the autoencoder spreads an edge. changed: index of the edited group.
+    """
+
+    source: SceneSpec
+    target: SceneSpec
+    before: Tensor
+    after: Tensor
+    mask: Tensor
+    changed: int
+
+
+def make_edits(count: int, split: str, kinds: tuple[str, ...]) -> list[ExactEdit]:
+    """Every second one recolours a toy, the others replace it; the same on every machine."""
+    edits = []
+    for index, prompt in enumerate(benchmark_prompts(count, split=split, kinds=kinds)):  # pyright: ignore
+        source = parse(prompt).spec
+        assert source is not None
+        rng = np.random.default_rng((11, index))
+        changed = int(rng.integers(2))
+        group = source.groups[changed]
+        taken = {one.kind for one in source.groups}
+        if index % 2 == 0:
+            other = replace(group, colour=str(rng.choice([c for c in COLOURS if c != group.colour])))
+        else:
+            other = replace(group, kind=str(rng.choice([kind for kind in kinds if kind not in taken])))
+        groups = list(source.groups)
+        groups[changed] = other
+        target = replace(source, groups=tuple(groups))
+        worlds = [build(spec, np.random.default_rng((12, index))) for spec in (source, target)]
+        fov = torch.tensor([math.radians(40.0)] * 2)
+        height = torch.full((2,), math.radians(15.0))
+        cameras = orbit(torch.zeros(2), height, 1.05 / torch.tan(0.5 * fov), fov)
+        seen = render(
+            worlds, np.arange(2), cameras.camera_to_world.numpy(), cameras.field_of_view.numpy(), 64
+        )
+        before, after = torch.from_numpy(seen.colour).permute(0, 3, 1, 2).float() / 255
+        mask = torch.from_numpy((seen.toy == changed).any(axis=0)).float()
+        mask = F.max_pool2d(mask[None, None], 5, stride=1, padding=2)[0, 0]
+        edits.append(ExactEdit(source, target, before, after, mask, changed))
+    return edits
+
+
+def edit(edits: list[ExactEdit], settings: EditSettings, prior, reward) -> Tensor:
+    """(B, 3, 64, 64): all edits side by side, as `rewardsds edit` makes them one by one."""
+    with torch.no_grad():
+        reference = prior.encode(torch.stack([one.before for one in edits])[:, None])
+    scene = LatentImageScene.from_latents(
+        reference, LatentImageSettings(learning_rate=settings.learning_rate)
+    )
+    source = prior.condition([describe(one.source) for one in edits])
+    loss = DDS(reference, source, settings.resolved_guidance_scale)
+    guidance = make_guidance(settings, prior, reward, loss)
+    optimizer = make_optimizer(scene)
+    targets = [describe(one.target) for one in edits]
+    generators = [generator(index, "noise") for index in range(len(edits))]
+    for step in range(settings.steps):
+        optimizer.zero_grad()
+        guidance(latents=scene.latents, prompt=targets, step=step, generators=generators).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return prior.decode(scene.latents)[:, 0]
+
+
+def measure(images: Tensor, edits: list[ExactEdit], judge, reward) -> dict[str, np.ndarray]:
+    """Each (edits, 1)."""
+    asked = judge.asked(images, [one.target for one in edits])
+    new = torch.stack([answer[one.changed] for answer, one in zip(asked, edits)])
+    kept = torch.stack([answer[1 - one.changed] for answer, one in zip(asked, edits)])
+    outside = torch.stack([1 - one.mask for one in edits])[:, None]
+    before = torch.stack([one.before for one in edits])
+    error = ((images - before).square() * outside).sum((1, 2, 3)) / (3 * outside.sum((1, 2, 3)))
+    with torch.no_grad():
+        clip = reward(images[None, :, None], [describe(one.target) for one in edits])[0]
+    found = {
+        "judge finds the new toy": (new > 0.5).float(),
+        "judge finds the other toy": (kept > 0.5).float(),
+        "judge finds both": ((new > 0.5) & (kept > 0.5)).float(),
+        "PSNR outside the mask, dB": -10 * error.log10(),
+        "reward (optimised)": clip,
+    }
+    return {name: value[:, None].numpy() for name, value in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--edits", type=int, default=48)
+    parser.add_argument("--split", default="test", choices=["validation", "test"])
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings of the task"
+    )
+    parser.add_argument(
+        "--sheet", type=Path, help="also write a picture: before, DDS, RewardDDS, the true edit"
+    )
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    options = parser.parse_args()
+
+    overrides = dict(item.split("=", 1) for item in options.set)
+    prior, reward, judge = load_prior("toybox"), load_reward("clip"), load_judge()
+    edits = make_edits(options.edits, options.split, known_kinds(prior))
+    given = {"picture": "true picture", "source": "each its own", "target": "each its own"}
+    results, pictures, kept, seconds = {}, {}, {}, {}
+    for method, extra in (("dds", {"weighting": "none"}), ("rewarddds", {})):
+        kept[method] = EditSettings.model_validate({**given, **overrides, **extra})
+        began = time.perf_counter()
+        pictures[method] = edit(edits, kept[method], prior, reward)
+        seconds[method] = time.perf_counter() - began
+        results[method] = measure(pictures[method], edits, judge, reward)
+    with torch.no_grad():
+        coded = prior.decode(prior.encode(torch.stack([one.before for one in edits])[:, None]))[:, 0]
+    record = {
+        "date": date.today().isoformat(),
+        "hardware": hardware(),
+        "edits": [[describe(one.source), describe(one.target)] for one in edits],
+        "split": options.split,
+        "settings": {method: settings.model_dump(mode="json") for method, settings in kept.items()},
+        "seconds for all": seconds,
+        "unedited, through the autoencoder": {
+            name: float(value.mean()) for name, value in measure(coded, edits, judge, reward).items()
+        },
+        "rewarddds against dds": {
+            name: compare(results["dds"][name], results["rewarddds"][name]) for name in results["dds"]
+        },
+    }
+    print(
+        f"{options.edits} edits, {kept['dds'].steps} steps; unedited: {record['unedited, through the autoencoder']}"
+    )
+    print(table("dds", record["rewarddds against dds"]))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+    if options.sheet:
+        columns = [torch.stack([one.before for one in edits]), *pictures.values()]
+        columns.append(torch.stack([one.after for one in edits]))
+        rows = torch.cat(columns, dim=3)  # B, 3, H, 4 W
+        rows = rows[: len(rows) // 4 * 4].unflatten(0, (-1, 4)).permute(0, 2, 3, 1, 4).flatten(3, 4)
+        sheet = rows.permute(0, 2, 3, 1).flatten(0, 1)
+        options.sheet.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((sheet * 255).round().to(torch.uint8).numpy()).save(options.sheet)
+
+
+if __name__ == "__main__":
+    main()

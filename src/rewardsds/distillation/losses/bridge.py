@@ -1,0 +1,52 @@
+"""SDS-Bridge: from what a picture looks like now to what it should look like (arXiv 2406.09417, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from rewardsds.distillation.candidates import Candidates
+from rewardsds.distillation.losses.base import Loss
+from rewardsds.distillation.losses.sds import SDS
+
+SOURCE = ", oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed"
+TARGET = ", detailed high resolution, high quality, sharp"
+"""The paper's additions to the prompt: what a picture looks like after plain SDS, and what it should look like."""
+
+
+@dataclass(frozen=True)
+class Bridge(Loss):
+    """residual = s · (ε̂(z_t; y + target) − ε̂(z_t; y + source)), the second stage.
+
+    The source describes what plain SDS leads to, in place of the unconditional branch.
+    """
+
+    guidance_scale: float = 100.0
+    source: str = SOURCE
+    target: str = TARGET
+
+    @property
+    def needs_unconditional(self) -> bool:
+        return False
+
+    def residual(self, candidates: Candidates) -> Tensor:
+        prior, condition = candidates.prior, candidates.condition
+        both = prior.condition(
+            [prompt + self.target for prompt in condition.prompts],
+            [prompt + self.source for prompt in condition.prompts],
+            condition.camera_to_world,
+        )
+        return self.guidance_scale * prior.predict(candidates.noisy, candidates.timesteps, both).direction
+
+
+@dataclass(frozen=True)
+class TwoStageBridge(Loss):
+    """Plain SDS before `second_stage_from`, the bridge afterwards; stages of one optimisation, never mixed."""
+
+    second_stage_from: int
+    first: Loss = field(default_factory=SDS)
+    second: Loss = field(default_factory=Bridge)
+
+    def at(self, step: int) -> Loss:
+        return self.first if step < self.second_stage_from else self.second

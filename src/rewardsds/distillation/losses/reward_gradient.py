@@ -1,0 +1,68 @@
+"""The first-order rival of weighting: a differentiable reward's own gradient (DreamReward, arXiv 2403.14613, eq. 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rewardsds.distillation.candidates import Candidates
+from rewardsds.distillation.losses.base import Loss
+from rewardsds.distillation.noising import Noising
+from rewardsds.rewards.base import Reward
+
+
+@dataclass(frozen=True, eq=False)
+class WithRewardGradient(Loss):
+    """residual = that of `base` − λ/ω(t) · ∂r(decode(x̂0)) / ∂x̂0: the step then also climbs the reward, λ steep.
+
+    x̂0 is the candidate's one-step preview, which moves with z alone: the network's prediction is held fixed. It
+    goes with any weighting, and with none.
+
+    reward: differentiable. scale: λ, residual per unit of reward. preview_guidance_scale: of x̂0.
+    """
+
+    base: Loss
+    reward: Reward
+    scale: float
+    preview_guidance_scale: float = 7.5
+
+    @property
+    def needs_unconditional(self) -> bool:
+        return self.base.needs_unconditional or self.preview_guidance_scale != 1.0
+
+    @property
+    def noising(self) -> Noising:
+        return self.base.noising
+
+    def at(self, step: int) -> Loss:
+        base = self.base.at(step)
+        return self if base is self.base else replace(self, base=base)
+
+    def timestep_weight(self, candidates: Candidates) -> Tensor:
+        return self.base.timestep_weight(candidates)
+
+    def residual(self, candidates: Candidates) -> Tensor:
+        with torch.enable_grad():
+            preview = candidates.predicted_clean(self.preview_guidance_scale).detach().requires_grad_()
+            rewards = self.reward(candidates.prior.decode(preview), candidates.condition.prompts)
+            if not rewards.requires_grad:
+                name = getattr(self.reward, "__name__", type(self.reward).__name__)
+                raise ValueError(
+                    f"the reward {name} has no gradient: choose a differentiable one, or a weighting alone"
+                )
+            # Items and candidates do not mix in a reward, so the sum's gradient is each one's own.
+            (gradient,) = torch.autograd.grad(rewards.sum(), preview)
+        step = self.scale / self.timestep_weight(candidates) * gradient
+        return self.base.residual(candidates) - step
+
+    def adapt(self, candidates: Candidates, generators: Sequence[torch.Generator]) -> None:
+        self.base.adapt(candidates, generators)
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        return self.base.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.base.load_state_dict(state)

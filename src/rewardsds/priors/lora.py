@@ -1,0 +1,100 @@
+"""A second prediction from the same network: low-rank adapters that can be trained, switched on for a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from diffusers.models.embeddings import TimestepEmbedding
+from peft import LoraConfig
+from torch import Tensor, nn
+
+from rewardsds.priors.base import Condition
+from rewardsds.priors.diffusion import DiffusionPrior
+from rewardsds.priors.multiview import CAMERA_CHANNELS, camera_embedding
+
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+class LoRAEstimator:
+    """ε̂_ψ: the prior's own UNet with LoRA (arXiv 2106.09685) in its attention, as VSD's estimator has it.
+
+    The prior's weights are shared, so that it costs the memory of the adapters alone; outside of the estimator's
+    calls they are switched off, and the prior predicts what it did before, to the bit. A prior without a camera
+    embedding gets one here, starting at zero, for calls whose condition has cameras (arXiv 2305.16213, section 3.3).
+    """
+
+    def __init__(self, prior: DiffusionPrior, rank: int = 4, name: str = "estimator", seed: int = 0) -> None:
+        """name: of the adapter; a prior can hold several. seed: of the initial A; B is zero at first."""
+        if rank < 1:
+            raise ValueError(f"the rank of an adapter is at least 1, got {rank}")
+        if name in getattr(prior.unet, "peft_config", {}):
+            raise ValueError(f"the prior has an adapter {name!r} already: give another name")
+        self.prior = prior
+        self.name = name
+        unet = prior.unet
+        with torch.random.fork_rng(devices=[unet.device] if unet.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            unet.add_adapter(
+                LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=True, target_modules=TARGETS), name
+            )
+            self.camera: TimestepEmbedding | None = None
+            if not prior.multiview:
+                width = unet.time_embedding.linear_2.out_features
+                self.camera = TimestepEmbedding(CAMERA_CHANNELS, width).to(unet.device)
+                nn.init.zeros_(self.camera.linear_2.weight)
+                nn.init.zeros_(self.camera.linear_2.bias)
+        self._parameters = {
+            key: value for key, value in unet.named_parameters() if f".{name}." in key and "lora_" in key
+        }
+        for value in self._parameters.values():
+            value.data = value.data.float()
+        if self.camera is not None:
+            self._parameters |= {f"camera.{key}": value for key, value in self.camera.named_parameters()}
+        self._switch_off()
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self._parameters.values())
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        """ε̂_ψ for (N, B, V, D, h, w) at (B,); carries gradient to the adapters where gradient is enabled."""
+        with self._switched_on(noisy, condition):
+            return self.prior.predict(noisy, timesteps, condition, unconditional=False).conditional
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {key: value.detach() for key, value in self._parameters.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for key, value in self._parameters.items():
+                value.copy_(state[key])
+
+    def remove(self) -> None:
+        """Takes the adapters out of the prior."""
+        self.prior.unet.delete_adapters(self.name)
+
+    @contextmanager
+    def _switched_on(self, noisy: Tensor, condition: Condition) -> Iterator[None]:
+        unet = self.prior.unet
+        hook = None
+        if self.camera is not None and condition.camera_to_world is not None:
+            poses = camera_embedding(condition.camera_to_world.to(unet.device, torch.float32))
+            seen = self.camera(poses).expand(noisy.shape[0], *poses.shape[:2], -1).flatten(0, 2)
+            hook = unet.time_embedding.register_forward_hook(
+                lambda module, given, output: output + seen.to(output.dtype)
+            )
+        unet.enable_adapters()
+        unet.set_adapter(self.name)
+        try:
+            yield
+        finally:
+            self._switch_off()
+            if hook is not None:
+                hook.remove()
+
+    def _switch_off(self) -> None:
+        """The prior predicts as it is; the adapters stay trainable, whose gradient comes after the call."""
+        self.prior.unet.disable_adapters()
+        for parameter in self.parameters():
+            parameter.requires_grad_()

@@ -1,0 +1,179 @@
+"""ImageReward (arXiv 2304.05977): BLIP reads the caption with the picture in view, an MLP scores what it read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoTokenizer, BlipTextConfig, BlipVisionConfig
+from transformers.models.blip.modeling_blip import BlipVisionModel
+from transformers.models.blip.modeling_blip_text import BlipTextModel
+
+from rewardsds.pretrained import default_device_and_dtype, quiet_loading
+from rewardsds.rewards.clip import CLIP_MEAN, CLIP_STD
+
+MEAN, STD = 0.16717362830052426, 1.0333394966054072
+"""Of ImageReward-v1.0's raw scores on its training data."""
+WIDTHS = (1024, 128, 64, 16, 1)
+"""Of its MLP's layers, which have no activations between them."""
+LENGTH = 35
+
+
+class ImageRewardNetwork(nn.Module):
+    """BlipVisionModel, BlipTextModel with cross-attention, and the MLP on the caption's first token."""
+
+    def __init__(
+        self, vision: BlipVisionConfig, text: BlipTextConfig, widths: Sequence[int] = WIDTHS
+    ) -> None:
+        super().__init__()
+        self.vision = BlipVisionModel(vision)
+        self.text = BlipTextModel(text, add_pooling_layer=False)
+        sizes = [text.hidden_size, *widths]
+        self.mlp = nn.Sequential(*[nn.Linear(a, b) for a, b in pairwise(sizes)])
+        self.widths = tuple(widths)
+
+    def forward(self, pixels: Tensor, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+        """(M, 3, S, S) normalised, (M, T) twice → raw scores (M,)."""
+        return self.score(self.vision(pixel_values=pixels).last_hidden_state, tokens, attention_mask)
+
+    def score(self, seen: Tensor, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+        """The same from the vision tower's states (M, P, C): one look at a picture serves several captions."""
+        read = self.text(
+            input_ids=tokens,
+            attention_mask=attention_mask,
+            encoder_hidden_states=seen,
+            encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device),
+        ).last_hidden_state
+        return self.mlp(read[:, 0]).squeeze(-1)
+
+
+class ImageReward:
+    """Standardised scores, about N(0, 1) over the training data, meaned over the views of an item.
+
+    Pictures are resized on the device (bicubic, antialiased; the shorter side, then the middle). Carries gradient.
+    """
+
+    def __init__(
+        self,
+        network: ImageRewardNetwork,
+        tokenizer: Any,
+        mean: float = MEAN,
+        std: float = STD,
+        image_mean: Sequence[float] = CLIP_MEAN,
+        image_std: Sequence[float] = CLIP_STD,
+        length: int = LENGTH,
+        batch_size: int | None = None,
+    ) -> None:
+        """length: of captions in tokens, longer ones are cut. batch_size: pictures in one call; None is all."""
+        self.network = network.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.mean, self.std = mean, std
+        self.length = length
+        self.batch_size = batch_size
+        device = next(network.parameters()).device
+        self._image_mean = torch.tensor(image_mean, device=device).reshape(3, 1, 1)
+        self._image_std = torch.tensor(image_std, device=device).reshape(3, 1, 1)
+        self._tokens: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """images (N, B, V, 3, H, W) in [0, 1], B prompts → (N, B)."""
+        if images.ndim != 6 or images.shape[1] != len(prompts):
+            raise ValueError(
+                f"images must have shape (candidates, items, views, 3, H, W) with one item for each of "
+                f"{len(prompts)} prompts, got {tuple(images.shape)}"
+            )
+        candidates, items, views = images.shape[:3]
+        if images.numel() == 0:
+            return images.new_zeros(candidates, items)
+        pixels = self._pixels(images.flatten(0, 2))
+        rows = [self._read(prompt) for prompt in prompts]
+        tokens, mask = (torch.stack(part).to(pixels.device) for part in zip(*rows))
+        each = torch.arange(items, device=pixels.device).repeat_interleave(views).repeat(candidates)
+        size = self.batch_size or len(pixels)
+        scores = torch.cat(
+            [
+                self.network(some, tokens[which], mask[which])
+                for some, which in zip(pixels.split(size), each.split(size))
+            ]
+        )
+        scores = (scores.float() - self.mean) / self.std
+        return scores.reshape(candidates, items, views).mean(dim=2).to(images.device)
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        size: Any = self.network.vision.config.image_size
+        images = images.to(self._image_mean.device)
+        height, width = images.shape[-2:]
+        if (height, width) != (size, size):
+            scale = size / min(height, width)
+            resized = max(size, round(height * scale)), max(size, round(width * scale))
+            images = F.interpolate(images, resized, mode="bicubic", antialias=True, align_corners=False)
+            top, left = (resized[0] - size) // 2, (resized[1] - size) // 2
+            images = images[..., top : top + size, left : left + size].clamp(0.0, 1.0)
+        dtype = next(self.network.parameters()).dtype
+        return ((images - self._image_mean) / self._image_std).to(dtype)
+
+    def _read(self, prompt: str) -> tuple[Tensor, Tensor]:
+        if prompt not in self._tokens:
+            read = self.tokenizer(
+                prompt, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
+            )
+            self._tokens[prompt] = read["input_ids"][0], read["attention_mask"][0]
+        return self._tokens[prompt]
+
+    def save_pretrained(self, folder: Path) -> None:
+        """config.json, model.safetensors (half precision) and the tokenizer's files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "model_type": "image-reward",
+            "vision_config": self.network.vision.config.to_dict(),
+            "text_config": self.network.text.config.to_dict(),
+            "widths": list(self.network.widths),
+            "mean": self.mean,
+            "std": self.std,
+            "image_mean": self._image_mean.flatten().tolist(),
+            "image_std": self._image_std.flatten().tolist(),
+            "length": self.length,
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        state = {key: value.cpu().half().contiguous() for key, value in self.network.state_dict().items()}
+        save_file(state, folder / "model.safetensors")
+        self.tokenizer.save_pretrained(str(folder / "tokenizer"))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | PathLike[str],
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        batch_size: int | None = None,
+    ) -> ImageReward:
+        """A folder that `save_pretrained` wrote."""
+        device, dtype = default_device_and_dtype(device, dtype)
+        path = Path(folder).expanduser()
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        with quiet_loading():
+            network = ImageRewardNetwork(
+                BlipVisionConfig(**config["vision_config"]),
+                BlipTextConfig(**config["text_config"]),
+                config["widths"],
+            )
+            network.load_state_dict(load_file(path / "model.safetensors"))
+            tokenizer = AutoTokenizer.from_pretrained(str(path / "tokenizer"))
+        return cls(
+            network.to(device, dtype),
+            tokenizer,
+            config["mean"],
+            config["std"],
+            config["image_mean"],
+            config["image_std"],
+            config["length"],
+            batch_size,
+        )

@@ -1,0 +1,75 @@
+"""Named settings: how much is spent on the reward, and the paper's own values (arXiv 2503.09601)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from rewardsds.tasks.settings import DistillationSettings, EditSettings, TextTo3DSettings, TextToImageSettings
+
+PresetName = Literal["small", "medium", "large", "paper"]
+PRESETS: tuple[PresetName, ...] = get_args(PresetName)
+
+EFFORT: dict[str, tuple[int, float, int]] = {
+    "small": (2, 0.1, 1),
+    "medium": (5, 0.5, 8),
+    "large": (10, 1.0, 15),
+}
+"""N, K as a share of the steps, and S, of the paper's Figure 9."""
+
+
+def preset(name: PresetName, task: type[DistillationSettings]) -> dict[str, Any]:
+    """The settings that a preset gives a task; all others keep their defaults.
+
+    small, medium, large: N, K and S, with K as a share of the task's usual number of steps. paper: what the paper
+    used, which is meant for Stable Diffusion (image, edit) and MVDream (3d).
+    """
+    if name == "paper":
+        return dict(PAPER[task])
+    candidates, share, rollout_steps = EFFORT[name]
+    steps = task.model_fields["steps"].default
+    return {
+        "candidates": candidates,
+        "reward_steps": round(share * steps),
+        "rollout_steps": rollout_steps,
+        "weighting_k": 2 if candidates >= 4 else 1,
+    }
+
+
+_WHOLE_RANGE = {"t_range_start": (0.02, 0.98), "t_range_end": (0.02, 0.98)}
+
+PAPER: dict[type[DistillationSettings], dict[str, Any]] = {
+    TextToImageSettings: {
+        "steps": 1000,
+        "candidates": 10,
+        "reward_steps": 1000,
+        "rollout_steps": 15,
+        "weighting_k": 2,
+        "guidance_scale": 100.0,
+        "rollout_guidance_scale": 7.5,
+        "learning_rate": 0.01,
+        **_WHOLE_RANGE,
+    },
+    EditSettings: {
+        "steps": 200,
+        "candidates": 5,
+        "reward_steps": 200,
+        "rollout_steps": 1,
+        "weighting_k": 2,
+        "rollout_guidance_scale": 7.5,
+        **_WHOLE_RANGE,
+    },
+    TextTo3DSettings: {
+        "steps": 10_000,
+        "candidates": 7,
+        "reward_steps": 7_000,
+        "reward": "image-reward",
+        "weighting_k": 2,
+        "loss": "recon",
+        "guidance_scale": 50.0,
+        "guidance_rescale": 0.5,
+        "rollout_guidance_scale": 7.5,
+        "t_range_start": (0.98, 0.98),
+        "t_range_end": (0.02, 0.50),
+        "t_anneal_steps": 8_000,
+    },
+}

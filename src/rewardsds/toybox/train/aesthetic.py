@@ -1,0 +1,89 @@
+"""The aesthetic head: how good a picture looks, from CLIP's features alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rewardsds.toybox.data import ToyboxData
+from rewardsds.toybox.models import load_autoencoder, load_clip, normalise
+from rewardsds.toybox.train.common import Draws, Progress, fit, say, write_json, write_record
+from rewardsds.toybox.train.damage import damage, draw_damage
+from rewardsds.toybox.train.pictures import choose_views, pictures, reconstruct
+from rewardsds.toybox.train.settings import StageSettings
+
+RECONSTRUCTED = 0.5
+RATING = 10.0
+"""Of a true render; a picture damaged with severity s is rated (1 − s) of it."""
+
+
+def train_aesthetic(
+    data: ToyboxData,
+    out: Path,
+    settings: StageSettings,
+    seed: int = 0,
+    device: str = "cpu",
+    log: Callable[[str], None] = say,
+    stop_after: int | None = None,
+) -> Progress:
+    """Trains and exports to out/weights/aesthetic, a linear head in LAION's layout.
+
+    Loss: of each picture a clean, a damaged and a more damaged version of the same damage are ranked
+    (Bradley-Terry), and a small share of squared error to their ratings fixes the scale.
+    """
+    autoencoder = load_autoencoder(out / "weights").to(device, memory_format=torch.channels_last)
+    clip = load_clip(out / "weights").to(device)
+    torch.manual_seed(seed + 5)
+    head = nn.Linear(clip.config.projection_dim, 1).to(device)
+    nn.init.constant_(head.bias, RATING / 2)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        draws = Draws.of(seed + 5, step)
+        scenes = draws.numpy.integers(0, len(data), settings.batch)
+        images = pictures(data, scenes, choose_views(data, scenes, draws), device)
+        images = reconstruct(autoencoder, images, draws, RECONSTRUCTED)
+        versions, ratings = ladder(images, draws)
+        with torch.no_grad():
+            features = image_features(clip, versions.flatten(0, 1))
+        scores = head(features).squeeze(-1).unflatten(0, versions.shape[:2])
+        better, worse = scores[:-1], scores[1:]
+        ranking = F.softplus(worse - better).mean()
+        scale = (scores - ratings.to(device)).square().mean()
+        return ranking + 0.02 * scale, {
+            "ranking": ranking.detach(),
+            "scale": scale.detach(),
+            "right": (better > worse).float().mean(),
+        }
+
+    folder = out / "aesthetic"
+    progress = fit(head, loss, settings, folder, log, stop_after)
+    if progress.finished:
+        weights = out / "weights" / "aesthetic"
+        weights.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()},
+            weights / "model.safetensors",
+        )
+        write_json(weights / "config.json", {"model_type": "aesthetic", "clip": "../clip"})
+        write_record(folder, settings, progress, device, scenes=len(data), seed=seed + 5)
+    return progress
+
+
+def ladder(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Clean, damaged, and more of the same damage: (3, M, 3, H, W), with ratings (3, M)."""
+    severity, kinds = draw_damage(len(images), draws)
+    milder = severity * (0.3 + 0.4 * torch.rand(len(images), generator=draws.torch))
+    versions = [images, damage(images, milder, kinds, draws), damage(images, severity, kinds, draws)]
+    shares = torch.stack([torch.zeros_like(severity), milder, severity])
+    return torch.stack(versions), RATING * (1 - shares)
+
+
+def image_features(clip, images: Tensor) -> Tensor:
+    """(M, 3, 64, 64) in [0, 1] → unit vectors (M, P)."""
+    pooled = clip.vision_model(pixel_values=normalise(images)).pooler_output
+    return F.normalize(clip.visual_projection(pooled), dim=-1)
