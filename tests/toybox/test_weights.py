@@ -84,7 +84,9 @@ def test_the_rewards_of_quality_rank_fresh_pairs(scenes: ToyboxData):
     metrics = json.loads((WEIGHTS / "metrics.json").read_text())
     autoencoder = load_autoencoder(WEIGHTS)
     aesthetic = measure_aesthetic(WEIGHTS / "aesthetic", scenes, autoencoder, 32, "cpu", batches=4)
-    assert aesthetic["true_above_damaged"] == pytest.approx(metrics["aesthetic"]["true_above_damaged"], abs=0.08)
+    assert aesthetic["true_above_damaged"] == pytest.approx(
+        metrics["aesthetic"]["true_above_damaged"], abs=0.08
+    )
     assert metrics["aesthetic"]["true_above_damaged"] > 0.9
     ours = measure_image_reward(WEIGHTS / "image-reward", scenes, autoencoder, 32, "cpu", batches=4)
     assert ours["pairs_accuracy"] == pytest.approx(metrics["image-reward"]["pairs_accuracy"], abs=0.08)
