@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from dataclasses import dataclass, replace
 from datetime import date
@@ -22,20 +21,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from batch import known_spec, optimise_latents
 from paired import compare, table
 from rewardsds.distillation.losses import DDS
 from rewardsds.hardware import hardware
 from rewardsds.priors.load import load_prior
 from rewardsds.rewards.load import load_reward
-from rewardsds.runs.loop import make_optimizer
-from rewardsds.runs.randomness import generator
-from rewardsds.scenes.cameras import orbit
 from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
 from rewardsds.tasks.parts import make_guidance
 from rewardsds.tasks.settings import EditSettings
-from rewardsds.toybox.captions import benchmark_prompts, describe, known_kinds, parse
+from rewardsds.toybox.captions import benchmark_prompts, describe, known_kinds
 from rewardsds.toybox.judge import load_judge
-from rewardsds.toybox.render import render
+from rewardsds.toybox.show import look
 from rewardsds.toybox.specification import COLOURS, SceneSpec
 from rewardsds.toybox.world import build
 
@@ -58,8 +55,7 @@ def make_edits(count: int, split: str, kinds: tuple[str, ...]) -> list[ExactEdit
     """Every second one recolours a toy, the others replace it; the same on every machine."""
     edits = []
     for index, prompt in enumerate(benchmark_prompts(count, split=split, kinds=kinds)):  # pyright: ignore
-        source = parse(prompt).spec
-        assert source is not None
+        source = known_spec(prompt)
         rng = np.random.default_rng((11, index))
         changed = int(rng.integers(2))
         group = source.groups[changed]
@@ -72,12 +68,7 @@ def make_edits(count: int, split: str, kinds: tuple[str, ...]) -> list[ExactEdit
         groups[changed] = other
         target = replace(source, groups=tuple(groups))
         worlds = [build(spec, np.random.default_rng((12, index))) for spec in (source, target)]
-        fov = torch.tensor([math.radians(40.0)] * 2)
-        height = torch.full((2,), math.radians(15.0))
-        cameras = orbit(torch.zeros(2), height, 1.05 / torch.tan(0.5 * fov), fov)
-        seen = render(
-            worlds, np.arange(2), cameras.camera_to_world.numpy(), cameras.field_of_view.numpy(), 64
-        )
+        seen = look(worlds, (0.0,), 64)
         before, after = torch.from_numpy(seen.colour).permute(0, 3, 1, 2).float() / 255
         mask = torch.from_numpy((seen.toy == changed).any(axis=0)).float()
         mask = F.max_pool2d(mask[None, None], 5, stride=1, padding=2)[0, 0]
@@ -95,15 +86,8 @@ def edit(edits: list[ExactEdit], settings: EditSettings, prior, reward) -> Tenso
     source = prior.condition([describe(one.source) for one in edits])
     loss = DDS(reference, source, settings.resolved_guidance_scale)
     guidance = make_guidance(settings, prior, reward, loss)
-    optimizer = make_optimizer(scene)
     targets = [describe(one.target) for one in edits]
-    generators = [generator(index, "noise") for index in range(len(edits))]
-    for step in range(settings.steps):
-        optimizer.zero_grad()
-        guidance(latents=scene.latents, prompt=targets, step=step, generators=generators).backward()
-        optimizer.step()
-    with torch.no_grad():
-        return prior.decode(scene.latents)[:, 0]
+    return optimise_latents(scene, guidance, prior, targets, range(len(edits)), settings.steps)
 
 
 def measure(images: Tensor, edits: list[ExactEdit], judge, reward) -> dict[str, np.ndarray]:

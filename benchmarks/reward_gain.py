@@ -22,18 +22,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from batch import known_spec, optimise_latents
 from paired import compare, table
 from rewardsds.hardware import hardware
 from rewardsds.priors.load import load_prior
 from rewardsds.rewards.load import load_reward
-from rewardsds.runs.loop import make_optimizer
-from rewardsds.runs.randomness import generator
 from rewardsds.tasks.parts import make_guidance, make_loss
 from rewardsds.tasks.settings import TextToImageSettings
 from rewardsds.tasks.text_to_image import make_scene
-from rewardsds.toybox.captions import benchmark_prompts, known_kinds, parse
+from rewardsds.toybox.captions import benchmark_prompts, known_kinds
 from rewardsds.toybox.judge import load_judge
-from rewardsds.toybox.specification import SceneSpec
 
 
 def main() -> None:
@@ -121,22 +119,8 @@ def optimise(items: list[tuple[str, int]], settings: TextToImageSettings, prior,
     """The pictures (B, 3, H, W) of B items, optimised side by side as `rewardsds image` does it one by one."""
     scene = make_scene(settings, prior, [seed for _, seed in items])
     guidance = make_guidance(settings, prior, reward, make_loss(settings, prior, reward))
-    optimizer = make_optimizer(scene)
-    prompts = [prompt for prompt, _ in items]
-    generators = [generator(seed, "noise") for _, seed in items]
-    for step in range(settings.steps):
-        optimizer.zero_grad()
-        loss = guidance(latents=scene.render(None).latents, prompt=prompts, step=step, generators=generators)
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        return prior.decode(scene.render(None).latents)[:, 0]
-
-
-def known_spec(prompt: str) -> SceneSpec:
-    spec = parse(prompt).spec
-    assert spec is not None, prompt
-    return spec
+    prompts, seeds = zip(*items)
+    return optimise_latents(scene, guidance, prior, prompts, seeds, settings.steps)
 
 
 def write_sheet(pictures: dict[str, Tensor], seeds: int, path: Path) -> None:

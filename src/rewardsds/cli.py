@@ -19,7 +19,13 @@ from pydantic import ValidationError
 from rewardsds.errors import RewardsdsError, SettingsError, describe_os_error, describe_validation
 from rewardsds.runs.settings import read_yaml
 from rewardsds.tasks.presets import PRESETS, PresetName, preset
-from rewardsds.tasks.settings import DistillationSettings, EditSettings, TextTo3DSettings, TextToImageSettings
+from rewardsds.tasks.settings import (
+    TASKS,
+    DistillationSettings,
+    EditSettings,
+    TextTo3DSettings,
+    TextToImageSettings,
+)
 
 if TYPE_CHECKING:
     from rewardsds.runs.loop import RunResult
@@ -91,13 +97,6 @@ class Edit:
 
     settings: Annotated[EditSettings, Flat]
     make: Annotated[Make, Flat] = field(default_factory=Make)
-
-
-TASKS: dict[str, type[DistillationSettings]] = {
-    "image": TextToImageSettings,
-    "3d": TextTo3DSettings,
-    "edit": EditSettings,
-}
 
 
 @dataclass

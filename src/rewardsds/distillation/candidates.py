@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rewardsds.distillation.noising import noise_levels
+from rewardsds.distillation.noising import clean_from_noise, noise_levels
 from rewardsds.priors.base import Condition, Prediction, Prior
 
 NoiseKind = Literal["iid", "antithetic"]
@@ -63,11 +63,6 @@ class Candidates:
                 take(self.prediction.conditional), None if unconditional is None else take(unconditional)
             ),
         )
-
-
-def clean_from_noise(noisy: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """x̂0 = (z_t − σ_t ε̂) / α_t."""
-    return (noisy - sigma * noise) / alpha
 
 
 def draw_noise(

@@ -121,7 +121,12 @@ def ddim_step(prior: Prior, noisy: Tensor, noise: Tensor, timesteps: Tensor, to:
     """z_to from z_t and ε̂, without new noise (arXiv 2010.02502, eq. 12 with η = 0), up or down in t."""
     alpha, sigma = noise_levels(prior, timesteps)
     alpha_to, sigma_to = noise_levels(prior, to)
-    return alpha_to * (noisy - sigma * noise) / alpha + sigma_to * noise
+    return alpha_to * clean_from_noise(noisy, noise, alpha, sigma) + sigma_to * noise
+
+
+def clean_from_noise(noisy: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """x̂0 = (z_t − σ_t ε̂) / α_t."""
+    return (noisy - sigma * noise) / alpha
 
 
 def noise_levels(prior: Prior, timesteps: Tensor) -> tuple[Tensor, Tensor]:

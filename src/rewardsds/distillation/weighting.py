@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rewardsds.rewards.base import standardised
+
 
 @dataclass(frozen=True)
 class Weighting:
@@ -158,9 +160,7 @@ class Advantage(Weighting):
 
     def __call__(self, rewards: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
         _check_enough(self, rewards)
-        deviation, mean = torch.std_mean(rewards, dim=0, correction=0, keepdim=True)
-        spread = torch.where(deviation > 1e-8 * (1 + mean.abs()), deviation, torch.inf)
-        weights = 1.0 + self.factor * (rewards - mean) / spread
+        weights = 1.0 + self.factor * standardised(rewards)
         return weights / weights.abs().sum(dim=0, keepdim=True)
 
 

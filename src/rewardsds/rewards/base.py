@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -21,3 +22,9 @@ class Reward(Protocol):
 
 class RewardError(ValueError):
     """A reward that failed, or answered what is no score; the message names it."""
+
+
+def standardised(scores: Tensor) -> Tensor:
+    """(N, B) with mean 0 and deviation 1 over the candidates of each item; 0 where all are equal."""
+    deviation, mean = torch.std_mean(scores, dim=0, correction=0, keepdim=True)
+    return (scores - mean) / torch.where(deviation > 1e-8 * (1 + mean.abs()), deviation, torch.inf)

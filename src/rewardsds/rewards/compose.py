@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rewardsds.rewards.base import Reward
+from rewardsds.rewards.base import Reward, standardised
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +88,3 @@ class OverViews:
         scores = self.reward(alone, [prompt for prompt in prompts for _ in range(views)])
         scores = scores.reshape(candidates, items, views)
         return scores.mean(dim=2) if self.how == "mean" else scores.amin(dim=2)
-
-
-def standardised(scores: Tensor) -> Tensor:
-    """(N, B) with mean 0 and deviation 1 over the candidates of each item; 0 where all are equal."""
-    deviation, mean = torch.std_mean(scores, dim=0, correction=0, keepdim=True)
-    return (scores - mean) / torch.where(deviation > 1e-8 * (1 + mean.abs()), deviation, torch.inf)

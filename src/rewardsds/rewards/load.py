@@ -68,14 +68,15 @@ def _from_folder(found: str | Path, device: torch.device, dtype: torch.dtype) ->
     """A CLIP, an aesthetic head beside its CLIP, or an ImageReward: by what the folder holds."""
     if not isinstance(found, Path):
         return CLIPReward.from_pretrained(found, device, dtype)
-    config = found / "config.json"
-    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
+    file = found / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    kind = config.get("model_type")
     if kind == "clip":
         return CLIPReward.from_pretrained(found, device, dtype)
     if kind == "image-reward":
         return ImageReward.from_pretrained(found, device, dtype)
     if kind == "aesthetic":
-        clip = json.loads(config.read_text(encoding="utf-8"))["clip"]
+        clip = config["clip"]
         clip = found / clip if (found / clip).is_dir() else clip
         return AestheticReward.from_file(
             CLIPReward.from_pretrained(clip, device, dtype), found / "model.safetensors"

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rewardsds.distillation.losses import DDS, WithRewardGradient
+from rewardsds.distillation.losses import DDS
 from rewardsds.priors.load import load_prior
 from rewardsds.rewards.base import Reward
 from rewardsds.rewards.compose import WeightedSum
@@ -18,7 +18,7 @@ from rewardsds.runs.loop import Job
 from rewardsds.scenes.export import save_png
 from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
 from rewardsds.scenes.pictures import read_picture
-from rewardsds.tasks.parts import make_guidance
+from rewardsds.tasks.parts import make_guidance, with_reward_gradient
 from rewardsds.tasks.prompts import known_prompt
 from rewardsds.tasks.settings import EditSettings
 
@@ -56,11 +56,7 @@ def build(settings: EditSettings) -> Job:
     loss = DDS(
         reference, prior.condition([source.text], settings.negative_prompt), settings.resolved_guidance_scale
     )
-    if settings.reward_gradient > 0:
-        assert reward is not None
-        loss = WithRewardGradient(
-            loss, reward, settings.reward_gradient, settings.resolved_rollout_guidance_scale
-        )
+    loss = with_reward_gradient(loss, settings, reward)
 
     def after() -> Tensor:
         """(3, H, W)"""

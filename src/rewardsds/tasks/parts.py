@@ -126,7 +126,11 @@ def make_weighting(settings: DistillationSettings) -> Weighting:
 
 
 def make_loss(settings: GenerationSettings, prior: Prior, reward: Reward | None) -> Loss:
-    loss = _base_loss(settings, prior)
+    return with_reward_gradient(_base_loss(settings, prior), settings, reward)
+
+
+def with_reward_gradient(loss: Loss, settings: DistillationSettings, reward: Reward | None) -> Loss:
+    """The loss, with the reward's own gradient where the settings ask for it."""
     if settings.reward_gradient == 0:
         return loss
     assert reward is not None

@@ -12,7 +12,13 @@ from rewardsds.errors import SettingsError
 from rewardsds.runs import loop
 from rewardsds.runs.loop import Job, RunResult
 from rewardsds.runs.settings import RunSettings
-from rewardsds.tasks.settings import DistillationSettings, EditSettings, TextTo3DSettings, TextToImageSettings
+from rewardsds.tasks.settings import (
+    TASKS,
+    DistillationSettings,
+    EditSettings,
+    TextTo3DSettings,
+    TextToImageSettings,
+)
 
 
 def run(settings: DistillationSettings, *, force: bool = False, console: Console | None = None) -> RunResult:
@@ -32,9 +38,8 @@ def settings_from(values: Mapping[str, Any]) -> DistillationSettings:
     """Settings from the mapping of a `settings.yaml`, which names its task."""
     given = dict(values)
     task = given.pop("task", None)
-    for kind in (TextToImageSettings, TextTo3DSettings, EditSettings):
-        if task == kind.task:
-            return kind(**given)
+    if task in TASKS:
+        return TASKS[task](**given)
     raise SettingsError(f"task is {task!r} in these settings; expected image, 3d or edit")
 
 

@@ -14,6 +14,7 @@ import tyro
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
+from rewardsds.distillation.phrases import BRIDGE_SOURCE, BRIDGE_TARGET
 from rewardsds.runs.settings import RunSettings, Settings
 from rewardsds.scenes.gaussians.settings import GaussianSettings
 
@@ -70,12 +71,12 @@ class BridgeSettings(Settings):
         default=0.5, ge=0, le=1, description="Share of the steps that are the first stage."
     )
     source: str = Field(
-        default=", oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed",
+        default=BRIDGE_SOURCE,
         max_length=LONGEST_PROMPT,
         description="What is put after the prompt to say what the picture looks like after the first stage.",
     )
     target: str = Field(
-        default=", detailed high resolution, high quality, sharp",
+        default=BRIDGE_TARGET,
         max_length=LONGEST_PROMPT,
         description="What is put after the prompt to say what it should look like.",
     )
@@ -428,6 +429,12 @@ class EditSettings(DistillationSettings):
     @property
     def wanted(self) -> str:
         return self.target
+
+
+TASKS: dict[str, type[DistillationSettings]] = {
+    kind.task: kind for kind in (TextToImageSettings, TextTo3DSettings, EditSettings)
+}
+"""Settings of the tasks, by name."""
 
 
 def slug(text: str, longest: int = 48) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from PIL import Image
 
 from rewardsds.scenes.cameras import orbit
 from rewardsds.toybox import captions
-from rewardsds.toybox.render import render
-from rewardsds.toybox.world import build
+from rewardsds.toybox.render import Pictures, render
+from rewardsds.toybox.world import ToyScene, build
 
 AZIMUTHS = (0.0, 90.0, 180.0, 270.0)
 
@@ -33,16 +34,7 @@ def show(
             'try "a red apple" or "a penguin with a brown bag in the snow"'
         )
     worlds = [build(parsed.spec, np.random.default_rng((seed, index))) for index in range(scenes)]
-    azimuth = torch.deg2rad(torch.tensor(AZIMUTHS)).repeat(scenes)
-    fov = torch.full_like(azimuth, math.radians(40.0))
-    cameras = orbit(azimuth, torch.full_like(azimuth, math.radians(15.0)), 1.05 / torch.tan(0.5 * fov), fov)
-    pictures = render(
-        worlds,
-        np.repeat(np.arange(scenes), len(AZIMUTHS)),
-        cameras.camera_to_world.numpy(),
-        cameras.field_of_view.numpy(),
-        size,
-    )
+    pictures = look(worlds, AZIMUTHS, size)
     gap = 4
     cell = size + gap
     sheet = np.full((scenes * cell + gap, len(AZIMUTHS) * cell + gap, 3), 255, np.uint8)
@@ -53,3 +45,17 @@ def show(
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(path)
     return path, parsed.notes
+
+
+def look(worlds: Sequence[ToyScene], azimuths: Sequence[float], size: int) -> Pictures:
+    """Each scene from each azimuth (degrees, 0 is the front) in turn, slightly from above, `size` pixels a side."""
+    azimuth = torch.deg2rad(torch.tensor(azimuths)).repeat(len(worlds))
+    fov = torch.full_like(azimuth, math.radians(40.0))
+    cameras = orbit(azimuth, torch.full_like(azimuth, math.radians(15.0)), 1.05 / torch.tan(0.5 * fov), fov)
+    return render(
+        worlds,
+        np.repeat(np.arange(len(worlds)), len(azimuths)),
+        cameras.camera_to_world.numpy(),
+        cameras.field_of_view.numpy(),
+        size,
+    )

@@ -9,10 +9,7 @@ from torch import Tensor
 from rewardsds.distillation.candidates import Candidates
 from rewardsds.distillation.losses.base import Loss
 from rewardsds.distillation.losses.sds import SDS
-
-SOURCE = ", oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed"
-TARGET = ", detailed high resolution, high quality, sharp"
-"""The paper's additions to the prompt: what a picture looks like after plain SDS, and what it should look like."""
+from rewardsds.distillation.phrases import BRIDGE_SOURCE, BRIDGE_TARGET
 
 
 @dataclass(frozen=True)
@@ -23,8 +20,8 @@ class Bridge(Loss):
     """
 
     guidance_scale: float = 100.0
-    source: str = SOURCE
-    target: str = TARGET
+    source: str = BRIDGE_SOURCE
+    target: str = BRIDGE_TARGET
 
     @property
     def needs_unconditional(self) -> bool:

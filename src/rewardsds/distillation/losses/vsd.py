@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from rewardsds.distillation.candidates import Candidates
+from rewardsds.distillation.candidates import Candidates, draw_noise
 from rewardsds.distillation.losses.base import Loss
 from rewardsds.distillation.noising import ADD_NOISE
 from rewardsds.distillation.schedules import draw_timesteps
@@ -66,8 +66,8 @@ class VSD(Loss):
         prior, clean = candidates.prior, candidates.clean
         for _ in range(self.updates):
             t = draw_timesteps(self.t_range, len(prior.alphas_cumprod), generators, clean.device)
-            drawn = torch.stack([torch.randn(clean.shape[1:], generator=g) for g in generators])[None]
-            noise, noisy = ADD_NOISE(prior, clean, drawn.to(clean), t, candidates.condition)
+            drawn = draw_noise(clean, 1, generators)
+            noise, noisy = ADD_NOISE(prior, clean, drawn, t, candidates.condition)
             with torch.enable_grad():
                 predicted = self.estimator.predict(noisy, t, candidates.condition)
                 error = (predicted - noise).square().mean()

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rewardsds.rewards.clip import CLIPReward
 from rewardsds.toybox.data import ToyboxData
-from rewardsds.toybox.models import load_autoencoder, load_clip, normalise
+from rewardsds.toybox.models import PIXEL_MEAN, PIXEL_STD, load_autoencoder, load_clip
+from rewardsds.toybox.tokenizer import build_tokenizer
 from rewardsds.toybox.train.common import Draws, Progress, fit, say, write_json, write_record
 from rewardsds.toybox.train.damage import damage, draw_damage
 from rewardsds.toybox.train.pictures import choose_views, pictures, reconstruct
@@ -37,9 +39,11 @@ def train_aesthetic(
     (Bradley-Terry), and a small share of squared error to their ratings fixes the scale.
     """
     autoencoder = load_autoencoder(out / "weights").to(device, memory_format=torch.channels_last)
-    clip = load_clip(out / "weights").to(device)
+    clip = CLIPReward(
+        load_clip(out / "weights").to(device), build_tokenizer(data.kinds), PIXEL_MEAN, PIXEL_STD
+    )
     torch.manual_seed(seed + 5)
-    head = nn.Linear(clip.config.projection_dim, 1).to(device)
+    head = nn.Linear(clip.model.config.projection_dim, 1).to(device)
     nn.init.constant_(head.bias, RATING / 2)
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -49,7 +53,7 @@ def train_aesthetic(
         images = reconstruct(autoencoder, images, draws, RECONSTRUCTED)
         versions, ratings = ladder(images, draws)
         with torch.no_grad():
-            features = image_features(clip, versions.flatten(0, 1))
+            features = clip.image_features(versions.flatten(0, 1))
         scores = head(features).squeeze(-1).unflatten(0, versions.shape[:2])
         better, worse = scores[:-1], scores[1:]
         ranking = F.softplus(worse - better).mean()
@@ -81,9 +85,3 @@ def ladder(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     versions = [images, damage(images, milder, kinds, draws), damage(images, severity, kinds, draws)]
     shares = torch.stack([torch.zeros_like(severity), milder, severity])
     return torch.stack(versions), RATING * (1 - shares)
-
-
-def image_features(clip, images: Tensor) -> Tensor:
-    """(M, 3, 64, 64) in [0, 1] → unit vectors (M, P)."""
-    pooled = clip.vision_model(pixel_values=normalise(images)).pooler_output
-    return F.normalize(clip.visual_projection(pooled), dim=-1)

@@ -122,8 +122,8 @@ def train_image_reward(
     """Trains and exports to out/weights/image-reward.
 
     Loss: for each caption, pictures of the true scene and of another one, each as it is and damaged, are ranked by
-    `utility` (Bradley-Terry over all pairs that differ enough, as in ImageReward); and a picture scores higher with
-    its caption than with two that are wrong in one respect.
+    their utilities (Bradley-Terry over all pairs that differ enough, as in ImageReward); and a picture scores higher
+    with its caption than with two that are wrong in one respect.
     """
     tokenizer: Any = build_tokenizer(data.kinds)
     autoencoder = load_autoencoder(out / "weights").to(device, memory_format=torch.channels_last)
@@ -208,14 +208,8 @@ def preferences(data: ToyboxData, count: int, draws: Draws, autoencoder: Any, de
         ):
             specs.append(one)
     shown = found[0]
-    utilities = torch.stack(
-        [
-            alignment(described[0], shown),
-            alignment(described[0], shown) - QUALITY * severity,
-            alignment(described[0], shown.roll(-1, 0)),
-            alignment(described[0], shown.roll(-1, 0)) - QUALITY * severity.roll(-1, 0),
-        ]
-    )
+    own, other = alignment(described[0], shown), alignment(described[0], shown.roll(-1, 0))
+    utilities = torch.stack([own, own - QUALITY * severity, other, other - QUALITY * severity.roll(-1, 0)])
     return Preferences(images, utilities, described, found)
 
 
