@@ -1,0 +1,42 @@
+"""Latents of several items optimised side by side, as a run of the task optimises them one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rewardsds.distillation.guidance import RewardSDS
+from rewardsds.priors.base import Prior
+from rewardsds.runs.loop import make_optimizer
+from rewardsds.runs.randomness import generator
+from rewardsds.scenes.image import LatentImageScene
+from rewardsds.toybox.captions import parse
+from rewardsds.toybox.specification import SceneSpec
+
+
+def optimise_latents(
+    scene: LatentImageScene,
+    guidance: RewardSDS,
+    prior: Prior,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int,
+) -> Tensor:
+    """The pictures (B, 3, H, W) after all steps; item b draws what a run with seed b draws."""
+    optimizer = make_optimizer(scene)
+    generators = [generator(seed, "noise") for seed in seeds]
+    for step in range(steps):
+        optimizer.zero_grad()
+        guidance(latents=scene.latents, prompt=prompts, step=step, generators=generators).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return prior.decode(scene.latents)[:, 0]
+
+
+def known_spec(prompt: str) -> SceneSpec:
+    """What a prompt of the toybox's own describes."""
+    spec = parse(prompt).spec
+    assert spec is not None, prompt
+    return spec

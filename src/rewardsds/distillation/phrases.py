@@ -1,0 +1,9 @@
+"""Texts that losses add to prompts. Nothing heavy is imported here: settings have them as defaults too."""
+
+BRIDGE_SOURCE = (
+    ", oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed"
+)
+BRIDGE_TARGET = ", detailed high resolution, high quality, sharp"
+"""SDS-Bridge's additions to the prompt (arXiv 2406.09417): what a picture looks like after plain SDS, and what it
+should look like.
+"""
