@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ def optimise_latents(
     prompts: Sequence[str],
     seeds: Sequence[int],
     steps: int,
+    after_step: Callable[[int], None] = lambda step: None,
 ) -> Tensor:
     """The pictures (B, 3, H, W) after all steps; item b draws what a run with seed b draws."""
     optimizer = make_optimizer(scene)
@@ -31,6 +32,7 @@ def optimise_latents(
         optimizer.zero_grad()
         guidance(latents=scene.latents, prompt=prompts, step=step, generators=generators).backward()
         optimizer.step()
+        after_step(step)
     with torch.no_grad():
         return prior.decode(scene.latents)[:, 0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,12 @@ import torch
 from torch import Tensor
 
 from oracles import GaussianMixturePrior, Mixture, two_colours
-from rewardsds.distillation import step as step_module
-from rewardsds.distillation.candidates import Candidates
+from rewardsds.distillation.candidates import Candidates, draw_noise
 from rewardsds.distillation.guidance import RewardSDS
 from rewardsds.distillation.losses import SDS, Recon
 from rewardsds.distillation.schedules import FixedRange
 from rewardsds.distillation.weighting import Best, BestWorst, Random, Softmax, Uniform, Weighting
+from rewardsds.priors.diffusion import DiffusionPrior
 
 SCORES = torch.tensor([[0.3, 1.0], [0.9, -2.0], [0.1, 0.5], [0.4, 4.0]])  # (N=4, B=2)
 AT_400 = FixedRange(0.4, 0.4)
@@ -227,17 +228,15 @@ def test_one_candidate_is_plain_sds_exactly():
 
 
 @pytest.mark.parametrize("weighting", [BestWorst(k=2), Softmax(0.1)])
-def test_permuting_candidates_changes_nothing(weighting: Weighting, monkeypatch: pytest.MonkeyPatch):
-    original = step_module.draw_noise
+def test_permuting_candidates_changes_nothing(weighting: Weighting):
     z = latents(2)
     results = []
     for order in ([0, 1, 2, 3, 4, 5], [3, 0, 5, 1, 4, 2]):
 
         def permuted(*arguments: Any, order: list[int] = order) -> Tensor:
-            return original(*arguments)[order]
+            return draw_noise(*arguments)[order]
 
-        monkeypatch.setattr(step_module, "draw_noise", permuted)
-        guidance = RewardSDS(two_colours(), brightness, candidates=6, weighting=weighting)
+        guidance = RewardSDS(two_colours(), brightness, candidates=6, weighting=weighting, noise=permuted)
         results.append(gradient(guidance, z, ["dark", "light"]))
     torch.testing.assert_close(results[0], results[1])
 
@@ -388,6 +387,23 @@ def test_previews_on_request_also_of_plain_sds():
     assert plain.record.previews.shape == (1, 2, 2, 3, 2, 2)
 
 
+def test_views_with_prompts_of_their_own_are_guided_and_scored_by_them(tiny_single_view_prior_folder: Path):
+    prior = DiffusionPrior.from_pretrained(tiny_single_view_prior_folder, "cpu")
+    reward = KnownScores(torch.arange(8.0).reshape(2, 4))
+    loss = SDS(guidance_scale=2.0)
+    guidance = RewardSDS(prior, reward, candidates=2, weighting=Best(), loss=loss, timesteps=AT_400)
+    prompts = [["a red cube", "the back of a red cube"], ["a ball", "the back of a ball"]]
+    z = torch.randn(2, 2, *prior.latent_shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    given = gradient(guidance, z, prompts, generators=generators(0, 1))  # pyright: ignore[reportArgumentType]
+    ((pictures, texts),) = reward.shown
+    assert pictures.shape[:3] == (2, 4, 1)
+    assert list(texts) == [text for own in prompts for text in own]
+    assert guidance.record.rewards is not None
+    torch.testing.assert_close(guidance.record.rewards, torch.tensor([[0.5, 2.5], [4.5, 6.5]]))
+    swapped = [own[::-1] for own in prompts]
+    assert not torch.equal(given, gradient(guidance, z, swapped, generators=generators(0, 1)))  # pyright: ignore[reportArgumentType]
+
+
 # --- bad input
 
 
@@ -425,7 +441,7 @@ def called(**arguments: Any) -> Callable[[], Tensor]:
         ),
         (guided(rollout_steps=0), "rollout_steps must be at least 1, got 0"),
         (guided(reward_steps=-1), "reward_steps must be 0 or more"),
-        (guided(noise="pink"), "'iid' or 'antithetic', got 'pink'"),
+        (guided(noise="pink"), "'iid' or 'antithetic', or a function, got 'pink'"),
         (lambda: RewardSDS(two_colours()), r"BestWorst\(k=1\) needs a reward, and none was given"),
         (with_reward(nan_reward), "nan_reward returned NaN or infinity for 1 of 8 previews"),
         (with_reward(item_reward), r"item_reward returned shape \(2,\).*\(candidates, items\) = \(4, 2\)"),
@@ -435,6 +451,10 @@ def called(**arguments: Any) -> Callable[[], Tensor]:
         (called(images=latents(1), latents=latents(1), prompt="dark"), "either images or latents"),
         (called(latents=latents(1)), "a prompt is needed"),
         (called(latents=latents(2), prompt=["dark"] * 3), "2 items need 2 prompts .* got 3"),
+        (
+            called(latents=latents(1, views=2), prompt=[["dark"] * 3]),
+            r"need 2 texts for every item, got \[3\]",
+        ),
         (called(latents=torch.zeros(4, 4), prompt="dark"), r"latents must have shape .* got \(4, 4\)"),
         (
             called(latents=latents(2), prompt="dark", generators=generators(1)),

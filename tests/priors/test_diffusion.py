@@ -153,6 +153,28 @@ def test_views_are_pictures_apart_in_a_single_view_prior(single_view_prior: Diff
     torch.testing.assert_close(together, torch.cat(alone, dim=2), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("negative", ["", [["ugly", "dark"], ["dim", ""]]])
+def test_views_may_have_texts_of_their_own(single_view_prior: DiffusionPrior, negative: Any):
+    prior = single_view_prior
+    z, t = noisy(3, 2, 2), torch.tensor([100, 900])
+    texts = [["a red cube", "the back of a red cube"], ["a blue ball", "a ball"]]
+    together = prior.predict(z, t, prior.condition(texts, negative))
+    assert together.unconditional is not None
+    for view in range(2):
+        own = [text[view] for text in negative] if negative else ""
+        alone = prior.predict(z[:, :, [view]], t, prior.condition([text[view] for text in texts], own))
+        assert alone.unconditional is not None
+        torch.testing.assert_close(together.conditional[:, :, [view]], alone.conditional)
+        torch.testing.assert_close(together.unconditional[:, :, [view]], alone.unconditional)
+
+
+def test_the_same_text_for_every_view_is_the_text_of_the_item(prior: DiffusionPrior):
+    z, t = noisy(2, 1, 4), torch.tensor([500])
+    once = prior.predict(z, t, prior.condition(["a red cube"], "", poses(1)))
+    each = prior.predict(z, t, prior.condition([["a red cube"] * 4], "", poses(1)))
+    assert torch.equal(once.conditional, each.conditional)
+
+
 def test_more_views_are_seen_in_groups(prior: DiffusionPrior):
     z, camera, t = noisy(1, 1, 8), poses(1, 8), torch.tensor([500])
     together = prior.predict(z, t, prior.condition(["a car"], camera_to_world=camera)).conditional

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rewardsds.rewards.compose import Minimum, OverViews, WeightedSum
+from rewardsds.rewards.base import Reward
+from rewardsds.rewards.compose import Minimum, WeightedSum
 from rewardsds.rewards.load import load_reward
+from rewardsds.rewards.views import OverViews, score
 
 IMAGES = torch.rand(3, 2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 PROMPTS = ["red", "blue"]
@@ -63,6 +65,19 @@ def test_views_by_hand(how: str, views: list[int] | None):
     expected = each.mean(0) if how == "mean" else each.amin(0)
     scores = OverViews(as_prompted, how, views)(IMAGES, PROMPTS)  # pyright: ignore[reportArgumentType]
     torch.testing.assert_close(scores, expected)
+
+
+@pytest.mark.parametrize("reward", [as_prompted, OverViews(as_prompted, "together"), OverViews(as_prompted)])
+def test_views_with_prompts_of_their_own_are_scored_with_them(reward: Reward):
+    prompts = [["red", "blue", "blue", "red"], ["blue", "blue", "red", "red"]]
+    channel = torch.tensor([[0 if text == "red" else 2 for text in own] for own in prompts])
+    means = IMAGES.mean(dim=(-2, -1))  # N, B, V, 3
+    each = means.gather(3, channel.expand(3, 2, 4)[..., None])[..., 0]
+    torch.testing.assert_close(score(reward, IMAGES, prompts), each.mean(dim=2))
+    weakest = OverViews(as_prompted, "min", [1, 2])
+    torch.testing.assert_close(score(weakest, IMAGES, prompts), each[:, :, 1:3].amin(dim=2))
+    with pytest.raises(ValueError, match="4 views need as many prompts, got 4, 3"):
+        score(reward, IMAGES, [["red"] * 4, ["red"] * 3])
 
 
 def test_wrong_compositions_are_refused():

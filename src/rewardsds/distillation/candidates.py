@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,15 @@ from rewardsds.distillation.noising import clean_from_noise, noise_levels
 from rewardsds.priors.base import Condition, Prediction, Prior
 
 NoiseKind = Literal["iid", "antithetic"]
+
+
+class NoiseSource(Protocol):
+    """(like, candidates, generators) → noise, as `draw_noise` has them: candidates drawn in a way of your own.
+
+    Every candidate of it should be standard normal by itself, since that is what the prior was trained on.
+    """
+
+    def __call__(self, like: Tensor, candidates: int, generators: Sequence[torch.Generator]) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -66,13 +75,18 @@ class Candidates:
 
 
 def draw_noise(
-    like: Tensor, candidates: int, generators: Sequence[torch.Generator], kind: NoiseKind = "iid"
+    like: Tensor,
+    candidates: int,
+    generators: Sequence[torch.Generator],
+    kind: NoiseKind | NoiseSource = "iid",
 ) -> Tensor:
     """Standard normal noise (N, B, V, D, h, w) for latents `like` (B, V, D, h, w).
 
     Item b draws from `generators[b]`, on the CPU, so that a seed means the same noise on every device.
     antithetic: candidates 2i and 2i + 1 are ε and −ε; with odd N the last stands alone.
     """
+    if callable(kind):
+        return kind(like, candidates, generators)
     drawn_per_item = candidates if kind == "iid" else (candidates + 1) // 2
     noise = torch.stack(
         [torch.randn((drawn_per_item, *like.shape[1:]), generator=generator) for generator in generators],

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from rewardsds.distillation.candidates import NoiseKind, NoiseSource
 from rewardsds.distillation.losses.base import Loss
 from rewardsds.distillation.losses.sds import SDS
 from rewardsds.distillation.schedules import FixedRange, TimestepSchedule
 from rewardsds.distillation.step import StepRecord, StepSettings, distil
 from rewardsds.distillation.weighting import BestWorst, Uniform, Weighting
 from rewardsds.priors.base import Prior
+from rewardsds.prompts import Texts, per_view
 from rewardsds.rewards.base import Reward
 
 DEFAULT_WEIGHTING = BestWorst(k=1)
@@ -38,7 +40,7 @@ class RewardSDS:
     rollout_guidance_scale: guidance of the previews.
     reward_steps: K; steps before K use the reward, later ones are plain SDS. None: all of them use it.
     timesteps: from which range each step draws its timestep.
-    noise: "iid", or "antithetic" for pairs ε, −ε.
+    noise: "iid", "antithetic" for pairs ε, −ε, or a `NoiseSource` of your own.
     negative_prompt: text of the unconditional branch.
     seed: of the generators that are made when a call is not given its own; item b has seed + b.
 
@@ -61,7 +63,7 @@ class RewardSDS:
         rollout_guidance_scale: float = 7.5,
         reward_steps: int | None = None,
         timesteps: TimestepSchedule = DEFAULT_TIMESTEPS,
-        noise: Literal["iid", "antithetic"] = "iid",
+        noise: NoiseKind | NoiseSource = "iid",
         negative_prompt: str = "",
         seed: int = 0,
     ) -> None:
@@ -76,8 +78,8 @@ class RewardSDS:
             raise ValueError(f"rollout_steps must be at least 1, got {rollout_steps}")
         if reward_steps is not None and reward_steps < 0:
             raise ValueError(f"reward_steps must be 0 or more (or None for all steps), got {reward_steps}")
-        if noise not in ("iid", "antithetic"):
-            raise ValueError(f"noise must be 'iid' or 'antithetic', got {noise!r}")
+        if not callable(noise) and noise not in ("iid", "antithetic"):
+            raise ValueError(f"noise must be 'iid' or 'antithetic', or a function, got {noise!r}")
         if weighting.uses_rewards and reward is None and reward_steps != 0:
             raise ValueError(
                 f"the weighting {weighting} needs a reward, and none was given: pass one (load_reward), "
@@ -108,7 +110,7 @@ class RewardSDS:
     def __call__(
         self,
         images: Tensor | None = None,
-        prompt: str | Sequence[str] | None = None,
+        prompt: str | Texts | None = None,
         *,
         latents: Tensor | None = None,
         cameras: Any = None,
@@ -120,7 +122,8 @@ class RewardSDS:
 
         images: (3, H, W), (B, 3, H, W) or (B, V, 3, H, W) in [0, 1], with gradient; or
         latents: (D, h, w), (B, D, h, w) or (B, V, D, h, w), with gradient.
-        prompt: one text for all items, or B texts.
+        prompt: one text for all items, B texts, or B times V texts for views that have prompts of their own
+            (view-dependent prompting, arXiv 2209.14988, section 3.2); previews are scored with the same ones.
         cameras: camera-to-world (B, V, 4, 4) or (V, 4, 4), or an object that has them as `.camera_to_world`.
         step: number of this step, from 0; None counts the calls.
         generators: B CPU generators; item b draws from its own alone, so that a batch of B items draws what B
@@ -133,7 +136,7 @@ class RewardSDS:
         given = images if images is not None else latents
         assert given is not None
         batch, views = given.shape[:2]
-        prompts = _prompts(prompt, batch)
+        prompts = _prompts(prompt, batch, views)
         camera_to_world = _camera_to_world(cameras, batch, views)
         step = self._next_step if step is None else step
         self._next_step = step + 1
@@ -190,12 +193,16 @@ def _with_views(values: Tensor | None, name: str) -> Tensor | None:
     )
 
 
-def _prompts(prompt: str | Sequence[str] | None, batch: int) -> list[str]:
+def _prompts(prompt: str | Texts | None, batch: int, views: int) -> Texts:
     if prompt is None:
         raise ValueError("a prompt is needed: one text, or one for each item")
-    prompts = [prompt] * batch if isinstance(prompt, str) else list(prompt)
+    prompts: list[Any] = [prompt] * batch if isinstance(prompt, str) else list(prompt)
     if len(prompts) != batch:
         raise ValueError(f"{batch} items need {batch} prompts (or one text for all), got {len(prompts)}")
+    if per_view(prompts):
+        counts = [1 if isinstance(one, str) else len(one) for one in prompts]
+        if any(isinstance(one, str) for one in prompts) or any(count != views for count in counts):
+            raise ValueError(f"prompts for views need {views} texts for every item, got {counts}")
     return prompts
 
 

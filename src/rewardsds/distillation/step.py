@@ -16,13 +16,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rewardsds.distillation.candidates import Candidates, NoiseKind, draw_noise, rollout
+from rewardsds.distillation.candidates import Candidates, NoiseKind, NoiseSource, draw_noise, rollout
 from rewardsds.distillation.losses.base import Loss
 from rewardsds.distillation.noising import noise_levels
 from rewardsds.distillation.schedules import draw_timesteps
 from rewardsds.distillation.weighting import Weighting
 from rewardsds.priors.base import Condition, Prior
+from rewardsds.prompts import Texts
 from rewardsds.rewards.base import Reward, RewardError
+from rewardsds.rewards.views import score
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class StepSettings:
     candidates: int
     rollout_steps: int
     rollout_guidance_scale: float
-    noise: NoiseKind = "iid"
+    noise: NoiseKind | NoiseSource = "iid"
 
 
 @dataclass
@@ -138,11 +140,11 @@ def distil(
     return z, g, record
 
 
-def ask(reward: Reward, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
+def ask(reward: Reward, pictures: Tensor, prompts: Texts) -> Tensor:
     """The rewards (N, B) in float32 beside the latents, or a RewardError that names the reward."""
     name = getattr(reward, "__name__", type(reward).__name__)
     try:
-        rewards: object = reward(pictures, prompts)
+        rewards: object = score(reward, pictures, prompts)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise RewardError(

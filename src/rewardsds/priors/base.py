@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
+
+from rewardsds.prompts import Texts
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class Prediction:
 class Condition:
     """What the prior is asked for: B prompts, encoded, with the cameras they are seen from.
 
-    prompts: B texts.
-    embeddings, negative_embeddings: (B, T, C) text states.
+    prompts: B texts, or B times V where views have texts of their own.
+    embeddings, negative_embeddings: (B, T, C) text states, or (B, V, T, C).
     camera_to_world: (B, V, 4, 4), or None for pictures without a pose.
     extras: whatever else a prior needs.
     """
 
-    prompts: Sequence[str]
+    prompts: Texts
     embeddings: Tensor
     negative_embeddings: Tensor
     camera_to_world: Tensor | None = None
@@ -92,13 +93,13 @@ class Prior(Protocol):
 
     def condition(
         self,
-        prompts: Sequence[str],
-        negative_prompt: str | Sequence[str] = "",
+        prompts: Texts,
+        negative_prompt: str | Texts = "",
         camera_to_world: Tensor | None = None,
     ) -> Condition:
-        """Encodes B texts (kept in a cache, so that asking again every step costs nothing).
+        """Encodes texts (kept in a cache, so that asking again every step costs nothing).
 
-        negative_prompt: of the other branch, one text for all items or B texts.
+        prompts: B texts, or B times V. negative_prompt: of the other branch, one text for all, or as many.
         """
         ...
 

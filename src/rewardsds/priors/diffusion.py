@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, CLIPTextModel
 from rewardsds.pretrained import default_device_and_dtype, quiet_loading
 from rewardsds.priors.base import Condition, Prediction
 from rewardsds.priors.multiview import camera_embedding, enable_multiview_attention, is_multiview
+from rewardsds.prompts import Texts
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
@@ -131,11 +132,14 @@ class DiffusionPrior:
 
     def condition(
         self,
-        prompts: Sequence[str],
-        negative_prompt: str | Sequence[str] = "",
+        prompts: Texts,
+        negative_prompt: str | Texts = "",
         camera_to_world: Tensor | None = None,
     ) -> Condition:
-        """B prompts → text states (B, T, C), kept in a cache; camera_to_world: (B, V, 4, 4) or None."""
+        """B prompts → text states (B, T, C), or B times V → (B, V, T, C), kept in a cache.
+
+        camera_to_world: (B, V, 4, 4) or None.
+        """
         if camera_to_world is not None and (
             camera_to_world.ndim != 4
             or tuple(camera_to_world.shape[2:]) != (4, 4)
@@ -151,9 +155,11 @@ class DiffusionPrior:
                 f"{len(prompts)} prompts need as many negative prompts, or one, got {len(negatives)}"
             )
         embeddings, negative = (
-            torch.stack([self._embed(text) for text in texts]) for texts in (prompts, negatives)
+            torch.stack([self._embed_all(text) for text in texts]) for texts in (prompts, negatives)
         )
-        return Condition(tuple(prompts), embeddings, negative, camera_to_world)
+        if embeddings.ndim == 4 and negative.ndim == 3:
+            negative = negative[:, None].expand_as(embeddings)
+        return Condition(tuple(prompts), embeddings, negative, camera_to_world)  # pyright: ignore[reportArgumentType]
 
     def predict(
         self, noisy: Tensor, timesteps: Tensor, condition: Condition, unconditional: bool = True
@@ -166,7 +172,8 @@ class DiffusionPrior:
 
         sample = noisy.expand(len(branches), *noisy.shape)
         timesteps = timesteps.expand(candidates, items)
-        text = torch.stack(branches)[:, None, :, None].expand(*axes, *condition.embeddings.shape[1:])
+        text = torch.stack(branches)[:, None]
+        text = (text if text.ndim == 6 else text[:, :, :, None]).expand(*axes, *text.shape[-2:])
         inputs: dict[str, Any] = {}
         if self.multiview:
             labels = self._camera_labels(condition, items, views)
@@ -197,6 +204,10 @@ class DiffusionPrior:
         ]
         words = [piece.strip().lower() for piece in pieces if re.search(r"\w", piece)]
         return list(dict.fromkeys(words))
+
+    def _embed_all(self, text: str | Sequence[str]) -> Tensor:
+        """(T, C), or (V, T, C) for one text a view."""
+        return self._embed(text) if isinstance(text, str) else torch.stack([self._embed(one) for one in text])
 
     def _embed(self, prompt: str) -> Tensor:
         """Last hidden states (T, C) of a prompt padded to the tokenizer's length, as in Stable Diffusion."""

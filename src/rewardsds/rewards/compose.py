@@ -1,10 +1,9 @@
-"""Rewards made of rewards: weighted sums, the weakest of several, and ways to look at several views."""
+"""Rewards made of rewards: weighted sums, and the weakest of several."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -53,38 +52,3 @@ class Minimum:
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         scores = [reward(images, prompts) for reward in self.rewards]
         return torch.stack([standardised(one) if self.standardise else one for one in scores]).amin(dim=0)
-
-
-@dataclass(frozen=True, eq=False)
-class OverViews:
-    """A reward asked about every view by itself, and how its answers become one: their mean, their minimum.
-
-    how: "together" asks it once about all of the views that are looked at, as it does alone.
-    views: which of an item's views are looked at, by index; None is all of them.
-    """
-
-    reward: Reward
-    how: Literal["together", "mean", "min"] = "mean"
-    views: Sequence[int] | None = None
-
-    def __post_init__(self) -> None:
-        if self.how not in ("together", "mean", "min"):
-            raise ValueError(
-                f"views are scored 'together', or their scores joined by 'mean' or 'min', got {self.how!r}"
-            )
-        if self.views is not None and not self.views:
-            raise ValueError("at least one view has to be looked at")
-
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        if self.views is not None:
-            beyond = [view for view in self.views if not 0 <= view < images.shape[2]]
-            if beyond:
-                raise ValueError(f"there are {images.shape[2]} views, counted from 0; asked for {beyond}")
-            images = images[:, :, list(self.views)]
-        if self.how == "together":
-            return self.reward(images, prompts)
-        candidates, items, views = images.shape[:3]
-        alone = images.flatten(1, 2)[:, :, None]
-        scores = self.reward(alone, [prompt for prompt in prompts for _ in range(views)])
-        scores = scores.reshape(candidates, items, views)
-        return scores.mean(dim=2) if self.how == "mean" else scores.amin(dim=2)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rewardsds.rewards.base import Reward
-from rewardsds.rewards.compose import OverViews
+from rewardsds.rewards.views import OverViews
 from rewardsds.runs.loop import Job
 from rewardsds.runs.randomness import generator
 from rewardsds.scenes.export import turntable_cameras, write_turntable, write_views

@@ -10,6 +10,7 @@ from rewardsds.distillation.candidates import Candidates
 from rewardsds.distillation.losses.base import Loss
 from rewardsds.distillation.losses.sds import SDS
 from rewardsds.distillation.phrases import BRIDGE_SOURCE, BRIDGE_TARGET
+from rewardsds.prompts import with_ending
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Bridge(Loss):
     def residual(self, candidates: Candidates) -> Tensor:
         prior, condition = candidates.prior, candidates.condition
         both = prior.condition(
-            [prompt + self.target for prompt in condition.prompts],
-            [prompt + self.source for prompt in condition.prompts],
+            with_ending(condition.prompts, self.target),
+            with_ending(condition.prompts, self.source),
             condition.camera_to_world,
         )
         return self.guidance_scale * prior.predict(candidates.noisy, candidates.timesteps, both).direction

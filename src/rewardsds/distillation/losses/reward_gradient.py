@@ -12,6 +12,7 @@ from rewardsds.distillation.candidates import Candidates
 from rewardsds.distillation.losses.base import Loss
 from rewardsds.distillation.noising import Noising
 from rewardsds.rewards.base import Reward
+from rewardsds.rewards.views import score
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class WithRewardGradient(Loss):
     def residual(self, candidates: Candidates) -> Tensor:
         with torch.enable_grad():
             preview = candidates.predicted_clean(self.preview_guidance_scale).detach().requires_grad_()
-            rewards = self.reward(candidates.prior.decode(preview), candidates.condition.prompts)
+            rewards = score(self.reward, candidates.prior.decode(preview), candidates.condition.prompts)
             if not rewards.requires_grad:
                 name = getattr(self.reward, "__name__", type(self.reward).__name__)
                 raise ValueError(
