@@ -1,12 +1,13 @@
-"""RewardSDS against SDS on the toybox: does the judge find more of the asked toys?
+"""A loss weighted by a reward against the loss alone, on the toybox: does the judge find more of the asked toys?
 
-Every prompt and seed is run twice with the settings of `rewardsds image`, once with the weighting and once as
-plain SDS, from the same initial latent. The judge has been seen by no optimisation. Differences are paired;
-intervals are bootstrapped over prompts, whose seeds are averaged first. What suits RewardSDS need not suit SDS:
-`--tuned-sds` adds plain SDS with settings of its own, as a second and harder rival.
+Every prompt and seed is run twice with the settings of `rewardsds image`, once with the weighting and once without,
+from the same initial latent. The judge has been seen by no optimisation; of the rewards that are measured only the
+first is optimised. Differences are paired; intervals are bootstrapped over prompts, whose seeds are averaged first.
+What suits the weighted loss need not suit the plain one: `--tuned-plain` adds the plain loss with settings of its own,
+as a second and harder rival. With `--loss vsd` the seeds of a prompt are particles of one estimator.
 
-    python benchmarks/reward_gain.py [--prompts 32] [--seeds 3] [--set NAME=VALUE …] [--tuned-sds NAME=VALUE …]
-        [--out benchmarks/results/reward_gain.json]
+    python benchmarks/reward_gain.py [--loss sds] [--prompts 32] [--seeds 3] [--set NAME=VALUE …]
+        [--tuned-plain NAME=VALUE …] [--out benchmarks/results/reward_gain_sds.json]
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import time
 from datetime import date
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -24,11 +26,13 @@ from torch import Tensor
 
 from batch import known_spec, optimise_latents
 from paired import compare, table
+from rewardsds.distillation.losses import VSD
 from rewardsds.hardware import hardware
 from rewardsds.priors.load import load_prior
+from rewardsds.priors.lora import LoRAEstimator
 from rewardsds.rewards.load import load_reward
 from rewardsds.tasks.parts import make_guidance, make_loss
-from rewardsds.tasks.settings import TextToImageSettings
+from rewardsds.tasks.settings import LossName, TextToImageSettings
 from rewardsds.tasks.text_to_image import make_scene
 from rewardsds.toybox.captions import benchmark_prompts, known_kinds
 from rewardsds.toybox.judge import load_judge
@@ -36,6 +40,7 @@ from rewardsds.toybox.judge import load_judge
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--loss", default="sds", choices=get_args(LossName))
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", default="test", choices=["validation", "test"])
@@ -44,47 +49,55 @@ def main() -> None:
         "--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings of the task"
     )
     parser.add_argument(
-        "--tuned-sds",
+        "--tuned-plain",
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="also run plain SDS with these settings",
+        help="also run the plain loss with these settings",
     )
     parser.add_argument(
-        "--sheet", type=Path, help="also write a picture: one row a prompt, SDS beside RewardSDS"
+        "--sheet", type=Path, help="also write a picture: one row a prompt, plain beside weighted"
     )
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     options = parser.parse_args()
 
-    overrides = dict(item.split("=", 1) for item in options.set)
-    methods = {"sds": {**overrides, "weighting": "none"}, "rewardsds": overrides}
-    if options.tuned_sds:
-        tuned = dict(item.split("=", 1) for item in options.tuned_sds)
-        methods["tuned sds"] = {**overrides, **tuned, "weighting": "none"}
-    prior, reward, judge = load_prior("toybox"), load_reward("clip"), load_judge()
+    overrides = nested(options.set)
+    methods = {"plain": {**overrides, "weighting": "none"}, "weighted": overrides}
+    if options.tuned_plain:
+        methods["tuned plain"] = {**overrides, **nested(options.tuned_plain), "weighting": "none"}
+    prior, judge = load_prior("toybox"), load_judge()
+    rewards = {name: load_reward(name) for name in ("clip", "aesthetic", "image-reward")}
     prompts = benchmark_prompts(options.prompts, split=options.split, kinds=known_kinds(prior))
     results: dict[str, dict[str, np.ndarray]] = {}
     pictures: dict[str, Tensor] = {}
     kept: dict[str, TextToImageSettings] = {}
     for method, values in methods.items():
-        settings = kept[method] = TextToImageSettings.model_validate({"prompt": prompts[0], **values})
+        given = {"prompt": prompts[0], "loss": options.loss, **values}
+        settings = kept[method] = TextToImageSettings.model_validate(given).resolved()
         began, before = time.perf_counter(), prior.network_evaluations
         items = [(prompt, seed) for prompt in prompts for seed in range(options.seeds)]
+        # An estimator is one prompt's.
+        size = options.seeds if options.loss == "vsd" else options.batch
         images = torch.cat(
             [
-                optimise(items[start : start + options.batch], settings, prior, reward)
-                for start in range(0, len(items), options.batch)
+                optimise(items[start : start + size], settings, prior, rewards["clip"])
+                for start in range(0, len(items), size)
             ]
         )
         seconds = time.perf_counter() - began
         specs = [known_spec(prompt) for prompt, _ in items]
         shape = (options.prompts, options.seeds)
         with torch.no_grad():
-            clip = reward(images[None, :, None], [prompt for prompt, _ in items])[0]
+            scores = {
+                name: reward(images[None, :, None], [prompt for prompt, _ in items])[0].reshape(shape).numpy()
+                for name, reward in rewards.items()
+            }
         results[method] = {
             "judge finds": judge.finds(images, specs).reshape(shape).numpy(),
             "judge probability": judge.score(images, specs).reshape(shape).numpy(),
-            "reward (optimised)": clip.reshape(shape).numpy(),
+            "clip (optimised)": scores["clip"],
+            "aesthetic": scores["aesthetic"],
+            "image-reward": scores["image-reward"],
             "seconds a run": np.full(shape, seconds / len(items)),
             "network evaluations a run": np.full(shape, (prior.network_evaluations - before) / len(items)),
         }
@@ -97,16 +110,16 @@ def main() -> None:
         "seeds": options.seeds,
         "split": options.split,
         "settings": {method: settings.model_dump(mode="json") for method, settings in kept.items()},
-        "rewardsds against": {
-            rival: {
-                name: compare(results[rival][name], results["rewardsds"][name]) for name in results[rival]
-            }
+        "weighted against": {
+            rival: {name: compare(results[rival][name], results["weighted"][name]) for name in results[rival]}
             for rival in methods
-            if rival != "rewardsds"
+            if rival != "weighted"
         },
     }
-    print(f"{options.prompts} prompts × {options.seeds} seeds, {kept['rewardsds'].steps} steps")
-    for rival, measures in record["rewardsds against"].items():
+    print(
+        f"{options.loss}: {options.prompts} prompts × {options.seeds} seeds, {kept['weighted'].steps} steps"
+    )
+    for rival, measures in record["weighted against"].items():
         print(table(rival, measures))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -118,13 +131,30 @@ def main() -> None:
 def optimise(items: list[tuple[str, int]], settings: TextToImageSettings, prior, reward) -> Tensor:
     """The pictures (B, 3, H, W) of B items, optimised side by side as `rewardsds image` does it one by one."""
     scene = make_scene(settings, prior, [seed for _, seed in items])
-    guidance = make_guidance(settings, prior, reward, make_loss(settings, prior, reward))
+    loss = make_loss(settings, prior, reward)
+    guidance = make_guidance(settings, prior, reward, loss)
     prompts, seeds = zip(*items)
-    return optimise_latents(scene, guidance, prior, prompts, seeds, settings.steps)
+    images = optimise_latents(scene, guidance, prior, prompts, seeds, settings.steps)
+    if isinstance(loss, VSD) and isinstance(loss.estimator, LoRAEstimator):
+        loss.estimator.remove()
+    return images
+
+
+def nested(assignments: list[str]) -> dict[str, Any]:
+    """["inversion.steps=4", "candidates=8"] → {"inversion": {"steps": "4"}, "candidates": "8"}."""
+    values: dict[str, Any] = {}
+    for item in assignments:
+        name, value = item.split("=", 1)
+        *path, last = name.split(".")
+        inner = values
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return values
 
 
 def write_sheet(pictures: dict[str, Tensor], seeds: int, path: Path) -> None:
-    """One row for two prompts; for each prompt the seeds of SDS, then those of every other method."""
+    """One row for two prompts; for each prompt the seeds of the plain loss, then those of every other method."""
     cells = [images.reshape(-1, seeds, *images.shape[1:]) for images in pictures.values()]
     rows = torch.cat(cells, dim=1).permute(0, 3, 1, 4, 2).flatten(2, 3)  # prompts, H, 2·seeds·W, 3
     if len(rows) % 2 == 0:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rewardsds.priors.base import Condition, Prediction
+from rewardsds.prompts import Texts
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,13 @@ class GaussianMixturePrior:
 
     def condition(
         self,
-        prompts: Sequence[str],
-        negative_prompt: str | Sequence[str] = "",
+        prompts: Texts,
+        negative_prompt: str | Texts = "",
         camera_to_world: Tensor | None = None,
     ) -> Condition:
         nothing = torch.zeros((len(prompts), 1, 1))
         negative = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
-        return Condition(tuple(prompts), nothing, nothing, camera_to_world, {"negative": negative})
+        return Condition(list(prompts), nothing, nothing, camera_to_world, {"negative": negative})
 
     def predict(
         self, noisy: Tensor, timesteps: Tensor, condition: Condition, unconditional: bool = True
@@ -111,14 +112,14 @@ class GaussianMixturePrior:
         self._network_evaluations += branches * noisy.shape[0] * noisy.shape[1] * noisy.shape[2]
         timesteps = timesteps.expand(noisy.shape[:2])
 
-        def branch(prompts: Sequence[str]) -> Tensor:
+        def alone(prompt: str | Sequence[str], views: Tensor, timestep: Tensor) -> Tensor:
+            if isinstance(prompt, str):
+                return self.mixtures[prompt].noise(views, *self.levels(timestep))
+            return torch.cat([alone(text, view, timestep) for text, view in zip(prompt, views.split(1))])
+
+        def branch(prompts: Texts) -> Tensor:
             rows = [
-                torch.stack(
-                    [
-                        self.mixtures[prompt].noise(noisy[n, b], *self.levels(timesteps[n, b]))
-                        for b, prompt in enumerate(prompts)
-                    ]
-                )
+                torch.stack([alone(prompt, noisy[n, b], timesteps[n, b]) for b, prompt in enumerate(prompts)])
                 for n in range(len(noisy))
             ]
             return torch.stack(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from rewardsds import __version__
 from rewardsds.cli import main
+from rewardsds.tasks import text_to_image
 
 ROOT = Path(__file__).parents[1]
 
@@ -201,7 +203,11 @@ def test_prompts_of_a_file_are_made_side_by_side(
     prompts.write_text("# two of them\na red apple\n\na green car\n")
     run = tmp_path / "run"
     assert main(["image", "--prompts", str(prompts), "--out", str(run), *tiny]) == 0
-    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    told = capsys.readouterr()
+    assert re.search(
+        r"2 pictures at once need about .* GiB of memory; about \d+ fit into the .* GiB", told.err
+    )
+    names = [Path(line).name for line in told.out.splitlines()]
     assert names == ["report.html", "image_000_a-red-apple_0.png", "image_001_a-green-car_0.png"]
     alone = tmp_path / "alone"
     assert main(["image", "a green car", "--out", str(alone), *tiny]) == 0
@@ -212,6 +218,20 @@ def test_prompts_of_a_file_are_made_side_by_side(
     again = tmp_path / "again"
     assert main(["image", "--config", str(run / "settings.yaml"), "--out", str(again)]) == 0
     assert (again / names[1]).read_bytes() == (run / names[1]).read_bytes()
+
+
+def test_more_prompts_than_memory_holds_are_refused_before_they_start(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red apple\n" * 20)
+    monkeypatch.setattr(text_to_image, "free_memory", lambda device: 2**20)
+    assert main(["image", "--prompts", str(prompts), "--out", str(tmp_path / "run"), *tiny]) == 2
+    told = one_line(capsys.readouterr().err)
+    assert re.search(
+        r"20 pictures at once need about .* GiB .* are free: about \d+ fit; divide the prompts", told
+    )
+    assert not (tmp_path / "run" / "settings.yaml").exists()
 
 
 @pytest.mark.parametrize(

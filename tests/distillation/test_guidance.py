@@ -18,6 +18,7 @@ from rewardsds.distillation.losses import SDS, Recon
 from rewardsds.distillation.schedules import FixedRange
 from rewardsds.distillation.weighting import Best, BestWorst, Random, Softmax, Uniform, Weighting
 from rewardsds.priors.diffusion import DiffusionPrior
+from rewardsds.prompts import Texts
 
 SCORES = torch.tensor([[0.3, 1.0], [0.9, -2.0], [0.1, 0.5], [0.4, 4.0]])  # (N=4, B=2)
 AT_400 = FixedRange(0.4, 0.4)
@@ -488,8 +489,8 @@ def test_cameras_may_be_shared_by_items_and_come_from_an_object():
 
         def condition(
             self,
-            prompts: Sequence[str],
-            negative_prompt: str | Sequence[str] = "",
+            prompts: Texts,
+            negative_prompt: str | Texts = "",
             camera_to_world: Tensor | None = None,
         ):
             self.seen = camera_to_world

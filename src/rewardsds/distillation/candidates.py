@@ -24,7 +24,7 @@ class NoiseSource(Protocol):
     Every candidate of it should be standard normal by itself, since that is what the prior was trained on.
     """
 
-    def __call__(self, like: Tensor, candidates: int, generators: Sequence[torch.Generator]) -> Tensor: ...
+    def __call__(self, like: Tensor, candidates: int, generators: Sequence[torch.Generator], /) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ class DiffusionPrior:
         )
         if embeddings.ndim == 4 and negative.ndim == 3:
             negative = negative[:, None].expand_as(embeddings)
-        return Condition(tuple(prompts), embeddings, negative, camera_to_world)  # pyright: ignore[reportArgumentType]
+        return Condition(prompts, embeddings, negative, camera_to_world)
 
     def predict(
         self, noisy: Tensor, timesteps: Tensor, condition: Condition, unconditional: bool = True

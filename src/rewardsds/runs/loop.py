@@ -73,7 +73,8 @@ class Job:
     seeds: B seeds, one an item; an item of a batch draws what a run with its seed alone draws.
     preview: what the scene looks like now, (3, H, W) in [0, 1].
     export: writes the result files into a folder and returns their names, the one to show first.
-    notes: what the user should know before the run begins.
+    remarks: what the user may like to know before the run begins.
+    notes: what the user should be warned of before it begins.
     """
 
     scene: Scene
@@ -82,6 +83,7 @@ class Job:
     seeds: Sequence[int]
     preview: Callable[[], Tensor]
     export: Callable[[Path], Sequence[str]]
+    remarks: Sequence[str] = ()
     notes: Sequence[str] = ()
 
 
@@ -179,6 +181,8 @@ def _run(
     found: checkpoint.Checkpoint | None,
 ) -> RunResult:
     console = console or _standard_error()
+    for remark in job.remarks:
+        say(console, remark)
     for note in job.notes:
         say(console, f"warning: {note}")
     assert settings.threads is not None

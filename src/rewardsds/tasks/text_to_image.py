@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rewardsds.errors import SettingsError
+from rewardsds.memory import free_memory, largest_batch
 from rewardsds.priors.base import Prior
 from rewardsds.runs.loop import Job
 from rewardsds.runs.randomness import generator
 from rewardsds.scenes.export import save_png
 from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
-from rewardsds.tasks.parts import load_parts
+from rewardsds.tasks.parts import Parts, load_parts
 from rewardsds.tasks.settings import TextToImageSettings, slug
 
 
@@ -22,6 +24,7 @@ def build(settings: TextToImageSettings) -> Job:
     parts = load_parts(settings)
     items = [(text, seed) for text in parts.texts for seed in settings.seeds]
     scene = make_scene(settings, parts.prior, [seed for _, seed in items])
+    remarks = [] if len(items) == 1 or settings.loss == "vsd" else [room(settings, parts, len(items))]
 
     def pictures() -> Tensor:
         """(B, 3, H, W)"""
@@ -42,7 +45,36 @@ def build(settings: TextToImageSettings) -> Job:
         seeds=[seed for _, seed in items],
         preview=lambda: torch.cat(list(pictures()), dim=-1),
         export=export,
+        remarks=remarks,
         notes=parts.notes,
+    )
+
+
+def room(settings: TextToImageSettings, parts: Parts, items: int) -> str:
+    """How many pictures fit into the memory that is free; raises SettingsError where so many do not.
+
+    Two trial steps measure what a step takes, with one picture and with two.
+    """
+    prior = parts.prior
+    device = prior.alphas_cumprod.device
+
+    def trial(count: int) -> None:
+        scene = make_scene(settings, prior, range(count))
+        drawing = [generator(seed, "noise") for seed in range(count)]
+        loss = parts.guidance(latents=scene.latents, prompt=parts.texts[0], step=0, generators=drawing)
+        loss.backward()
+
+    fit, needed = largest_batch(trial, free_memory(device))
+    where = "GPU memory" if device.type == "cuda" else "memory"
+    need, free = needed(items) / 2**30, free_memory(device) / 2**30
+    if items > fit:
+        raise SettingsError(
+            f"{items} pictures at once need about {need:.1f} GiB of {where}, and {free:.1f} GiB are free: about {fit} "
+            "fit; divide the prompts among several runs, or lower candidates"
+        )
+    return (
+        f"{items} pictures at once need about {need:.1f} GiB of {where}; about {fit} fit into the {free:.1f} GiB "
+        "that are free"
     )
 
 
@@ -60,6 +92,8 @@ def make_scene(settings: TextToImageSettings, prior: Prior, seeds: Sequence[int]
     return LatentImageScene(
         prior.latent_shape,
         [generator(seed, "init") for seed in seeds],
-        LatentImageSettings(learning_rate=settings.learning_rate, init_scale=settings.init_scale),
+        LatentImageSettings(
+            learning_rate=settings.resolved_learning_rate, init_scale=settings.resolved_init_scale
+        ),
         prior.alphas_cumprod.device,
     )
