@@ -175,15 +175,16 @@ class DiffusionPrior:
         text = torch.stack(branches)[:, None]
         text = (text if text.ndim == 6 else text[:, :, :, None]).expand(*axes, *text.shape[-2:])
         inputs: dict[str, Any] = {}
+        dtype = _first_parameter(self.unet).dtype
         if self.multiview:
             labels = self._camera_labels(condition, items, views)
             inputs["class_labels"] = labels.expand(*axes, -1).flatten(0, 3)
             inputs["cross_attention_kwargs"] = {"views": self._joint_views(views)}
 
         output = self.unet(
-            sample.flatten(0, 3).to(self.unet.dtype),
+            sample.flatten(0, 3).to(dtype),
             timesteps[None, :, :, None].expand(axes).flatten(),
-            text.flatten(0, 3).to(self.unet.dtype),
+            text.flatten(0, 3).to(dtype),
             **inputs,
         ).sample
         self._network_evaluations += len(output)
@@ -241,15 +242,16 @@ class DiffusionPrior:
     def _camera_labels(self, condition: Condition, items: int, views: int) -> Tensor:
         """(B, V, 16); zeros for single pictures without a pose."""
         poses = condition.camera_to_world
+        like = _first_parameter(self.unet)
         if poses is None:
             if views > 1:
                 raise ValueError(f"{views} views of an item need cameras: this prior is conditioned on poses")
-            return torch.zeros((items, 1, 16), device=self.unet.device, dtype=self.unet.dtype)
+            return torch.zeros((items, 1, 16), device=like.device, dtype=like.dtype)
         if tuple(poses.shape[:2]) != (items, views):
             raise ValueError(
                 f"the latents are {items} items of {views} views, the cameras have shape {tuple(poses.shape)}"
             )
-        return camera_embedding(poses.to(self.unet.device, torch.float32)).to(self.unet.dtype)
+        return camera_embedding(poses.to(like.device, torch.float32)).to(like.dtype)
 
     def _as_noise(self, output: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """What the UNet predicts → ε̂: ε itself, v = α ε − σ x0 (arXiv 2202.00512, appendix D), or x0."""
@@ -260,6 +262,11 @@ class DiffusionPrior:
         if self.prediction_type == "v_prediction":
             return alpha * output + sigma * noisy
         return (noisy - alpha * output) / sigma
+
+
+def _first_parameter(module: Any) -> Tensor:
+    """Has the module's device and dtype; asking the module itself goes through all of it, every time."""
+    return next(module.parameters())
 
 
 def _frozen(module: Any) -> Any:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from diffusers.models.embeddings import TimestepEmbedding
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from rewardsds.priors.base import Condition
@@ -50,6 +51,7 @@ class LoRAEstimator:
         }
         for value in self._parameters.values():
             value.data = value.data.float()
+        self._layers = [module for module in unet.modules() if isinstance(module, BaseTunerLayer)]
         if self.camera is not None:
             self._parameters |= {f"camera.{key}": value for key, value in self.camera.named_parameters()}
         self._switch_off()
@@ -76,16 +78,17 @@ class LoRAEstimator:
 
     @contextmanager
     def _switched_on(self, noisy: Tensor, condition: Condition) -> Iterator[None]:
-        unet = self.prior.unet
         hook = None
         if self.camera is not None and condition.camera_to_world is not None:
-            poses = camera_embedding(condition.camera_to_world.to(unet.device, torch.float32))
+            device = self.camera.linear_1.weight.device
+            poses = camera_embedding(condition.camera_to_world.to(device, torch.float32))
             seen = self.camera(poses).expand(noisy.shape[0], *poses.shape[:2], -1).flatten(0, 2)
-            hook = unet.time_embedding.register_forward_hook(
+            hook = self.prior.unet.time_embedding.register_forward_hook(
                 lambda module, given, output: output + seen.to(output.dtype)
             )
-        unet.enable_adapters()
-        unet.set_adapter(self.name)
+        for layer in self._layers:
+            layer.enable_adapters(True)
+            layer.set_adapter(self.name)
         try:
             yield
         finally:
@@ -95,6 +98,7 @@ class LoRAEstimator:
 
     def _switch_off(self) -> None:
         """The prior predicts as it is; the adapters stay trainable, whose gradient comes after the call."""
-        self.prior.unet.disable_adapters()
+        for layer in self._layers:
+            layer.enable_adapters(False)
         for parameter in self.parameters():
             parameter.requires_grad_()
