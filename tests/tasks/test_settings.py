@@ -17,6 +17,7 @@ from rewardsds.tasks.run import settings_from
 from rewardsds.tasks.settings import (
     BridgeSettings,
     InversionSettings,
+    NFSDSettings,
     TextTo3DSettings,
     TextToImageSettings,
     slug,
@@ -201,6 +202,7 @@ def test_every_setting_is_read_by_something(
         TextToImageSettings(**small, loss="bridge", bridge={"source": "", "target": ""}),  # pyright: ignore
         TextToImageSettings(**small, loss="sdi", inversion={"steps": 2}),  # pyright: ignore[reportArgumentType]
         TextToImageSettings(**small, loss="ism"),
+        TextToImageSettings(**small, loss="nfsd"),
         TextTo3DSettings(
             **small,
             gaussians=gaussians,  # pyright: ignore[reportArgumentType]
@@ -213,8 +215,24 @@ def test_every_setting_is_read_by_something(
         run(settings.model_copy(update={"out": tmp_path / str(index)}), console=quiet())
     from rewardsds.scenes.gaussians.settings import GaussianSettings
 
-    chosen = {"temperature", "guidance_rescale", "weighting_k", "advantage_factor", "bridge", "inversion"}
-    for kind in (TextToImageSettings, TextTo3DSettings, GaussianSettings, BridgeSettings, InversionSettings):
+    chosen = {
+        "temperature",
+        "guidance_rescale",
+        "weighting_k",
+        "advantage_factor",
+        "bridge",
+        "nfsd",
+        "inversion",
+    }
+    kinds = (
+        TextToImageSettings,
+        TextTo3DSettings,
+        GaussianSettings,
+        BridgeSettings,
+        NFSDSettings,
+        InversionSettings,
+    )
+    for kind in kinds:
         unread = kind.model_fields.keys() - reads[kind.__name__]
         assert not unread - chosen - {"vsd"}, kind.__name__  # vsd needs a UNet: see test_cli
     assert chosen <= reads["TextToImageSettings"]

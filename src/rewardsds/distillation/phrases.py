@@ -7,3 +7,8 @@ BRIDGE_TARGET = ", detailed high resolution, high quality, sharp"
 """SDS-Bridge's additions to the prompt (arXiv 2406.09417): what a picture looks like after plain SDS, and what it
 should look like.
 """
+
+BAD_QUALITY = (
+    "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
+)
+"""NFSD's description of pictures that are off the data (arXiv 2310.17590)."""

@@ -38,7 +38,7 @@ from rewardsds.priors.load import load_prior
 from rewardsds.priors.lora import LoRAEstimator
 from rewardsds.rewards.base import Reward
 from rewardsds.rewards.load import load_reward
-from rewardsds.tasks.prompts import KnownPrompt, known_prompt
+from rewardsds.tasks.prompts import KnownPrompt, known_list, known_prompt
 from rewardsds.tasks.settings import DistillationSettings, GenerationSettings
 
 
@@ -48,24 +48,18 @@ class Parts:
     reward: Reward | None
     prompts: tuple[KnownPrompt, ...]
     guidance: RewardSDS
+    loss_notes: Sequence[str]
 
     @property
     def texts(self) -> list[str]:
         """What the prior is asked for."""
         return [prompt.text for prompt in self.prompts]
 
-    unknown_additions: Sequence[str] = ()
-
     @property
     def notes(self) -> list[str]:
-        """What the user should know about the prompts, each thing once."""
+        """What the user should know about the prompts and the loss' own words, each thing once."""
         notes = [note for prompt in self.prompts for note in prompt.notes]
-        if self.unknown_additions:
-            notes.append(
-                f"the prior does not know these words of the bridge's source and target: "
-                f"{', '.join(self.unknown_additions)}; give --bridge.source and --bridge.target in words that it knows"
-            )
-        return list(dict.fromkeys(notes))
+        return list(dict.fromkeys([*notes, *self.loss_notes]))
 
 
 def load_parts(
@@ -79,9 +73,26 @@ def load_parts(
     prompts = tuple(known_prompt(text, prior, settings.prior) for text in settings.texts)
     reward = look(load_reward(settings.reward, settings.device)) if settings.needs_reward else None
     guidance = make_guidance(settings, prior, reward, make_loss(settings, prior, reward))
-    bridge = settings.bridge
-    additions = prior.unknown_words(f"{bridge.source} {bridge.target}") if settings.loss == "bridge" else ()
-    return Parts(prior, reward, prompts, guidance, additions)
+    return Parts(prior, reward, prompts, guidance, loss_notes(settings, prior))
+
+
+def loss_notes(settings: GenerationSettings, prior: Prior) -> list[str]:
+    """What the prior does not know of the words that a loss has of its own."""
+    if settings.loss == "bridge":
+        unknown = prior.unknown_words(f"{settings.bridge.source} {settings.bridge.target}")
+        if unknown:
+            return [
+                f"the prior does not know these words of the bridge's source and target: {', '.join(unknown)}; "
+                "give --bridge.source and --bridge.target in words that it knows"
+            ]
+    if settings.loss == "nfsd":
+        unknown = prior.unknown_words(settings.nfsd.bad_quality)
+        if unknown:
+            return [
+                f"the prior does not know what nfsd moves away from, it is left out: {', '.join(unknown)}; "
+                "give --nfsd.bad-quality in words that it knows"
+            ]
+    return []
 
 
 def make_guidance(
@@ -158,7 +169,7 @@ def _base_loss(settings: GenerationSettings, prior: Prior) -> Loss:
     if settings.loss == "csd":
         return CSD(scale)
     if settings.loss == "nfsd":
-        return NFSD(scale)
+        return NFSD(scale, known_list(settings.nfsd.bad_quality, prior), settings.nfsd.small)
     inversion = settings.inversion
     if settings.loss == "ism":
         return ISM(scale, Interval(inversion.interval, inversion.stride, inversion.eta))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rewardsds.errors import RewardsdsError
@@ -60,12 +61,25 @@ def _open_prompt(prompt: str, prior: Prior, prior_name: str) -> KnownPrompt:
     if not unknown:
         return KnownPrompt(prompt)
     note = f"the prior {prior_name} does not know: {', '.join(unknown)}"
-    pattern = r"(?<!\w)(?:" + "|".join(re.escape(word) for word in unknown) + r")(?!\w)"
-    text = " ".join(re.sub(pattern, " ", prompt, flags=re.IGNORECASE).split())
+    text = leave_out(prompt, unknown)
     content = [word for word in re.findall(r"\w+", text.lower()) if word not in FUNCTION_WORDS]
     if not content:
         raise RewardsdsError(f"nothing to make of the prompt {_short(prompt)!r}: {note}; {OTHER_PRIOR}")
     return KnownPrompt(text, (note, f"going on with {text!r}"))
+
+
+def leave_out(text: str, words: Sequence[str]) -> str:
+    """A text without some of its words."""
+    if not words:
+        return text
+    pattern = r"(?<!\w)(?:" + "|".join(re.escape(word) for word in words) + r")(?!\w)"
+    return " ".join(re.sub(pattern, " ", text, flags=re.IGNORECASE).split())
+
+
+def known_list(text: str, prior: Prior) -> str:
+    """The items of a list "one, another, …" that the prior knows every word of."""
+    items = [item.strip() for item in text.split(",")]
+    return ", ".join(item for item in items if item and not prior.unknown_words(item))
 
 
 def _short(prompt: str) -> str:

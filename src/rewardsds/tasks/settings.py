@@ -14,7 +14,7 @@ import tyro
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
-from rewardsds.distillation.phrases import BRIDGE_SOURCE, BRIDGE_TARGET
+from rewardsds.distillation.phrases import BAD_QUALITY, BRIDGE_SOURCE, BRIDGE_TARGET
 from rewardsds.runs.settings import RunSettings, Settings
 from rewardsds.scenes.gaussians.settings import GaussianSettings
 
@@ -94,6 +94,22 @@ class BridgeSettings(Settings):
         default=BRIDGE_TARGET,
         max_length=LONGEST_PROMPT,
         description="What is put after the prompt to say what it should look like.",
+    )
+
+
+class NFSDSettings(Settings):
+    """Of the loss nfsd."""
+
+    bad_quality: str = Field(
+        default=BAD_QUALITY,
+        max_length=LONGEST_PROMPT,
+        description="What pictures look like that are off the data; words that the prior does not know are left out.",
+    )
+    small: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Below this share of the timesteps the prediction stands for what leads to the data.",
     )
 
 
@@ -299,6 +315,7 @@ class GenerationSettings(DistillationSettings):
     )
     vsd: VSDSettings = Field(default_factory=VSDSettings, description="The estimator of the loss vsd.")
     bridge: BridgeSettings = Field(default_factory=BridgeSettings, description="The loss bridge's stages.")
+    nfsd: NFSDSettings = Field(default_factory=NFSDSettings, description="The loss nfsd.")
     inversion: InversionSettings = Field(
         default_factory=InversionSettings, description="Inversion in the losses sdi and ism."
     )

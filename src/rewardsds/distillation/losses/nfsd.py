@@ -9,11 +9,7 @@ from torch import Tensor
 
 from rewardsds.distillation.candidates import Candidates
 from rewardsds.distillation.losses.base import Loss
-
-BAD_QUALITY = (
-    "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
-)
-"""The paper's description of pictures that are off the data."""
+from rewardsds.distillation.phrases import BAD_QUALITY
 
 
 @dataclass(frozen=True)
@@ -21,7 +17,7 @@ class NFSD(Loss):
     """residual = δ_D + s · δ_C with δ_C = ε̂(z_t; y) − ε̂(z_t; ∅), and δ_D what leads to the data without its noise.
 
     δ_D is ε̂(z_t; ∅) below `small` of the timesteps, where a prediction holds little noise, and
-    ε̂(z_t; ∅) − ε̂(z_t; p_neg) above.
+    ε̂(z_t; ∅) − ε̂(z_t; p_neg) above, with p_neg what pictures look like that are off the data, `bad_quality`.
     """
 
     guidance_scale: float = 7.5
