@@ -32,7 +32,7 @@ GUIDANCE_SCALES: dict[LossName | Literal["dds"], tuple[float, float]] = {
     "nfsd": (3.0, 7.5),
     "ism": (3.0, 7.5),
     "sdi": (3.0, 7.5),
-    "dds": (7.5, 7.5),
+    "dds": (3.0, 7.5),
 }
 """Guidance scales of the losses, where none is given: on the toybox, and in their papers."""
 LATENT_STARTS: dict[LossName, tuple[float, float]] = {
@@ -470,8 +470,8 @@ class EditSettings(DistillationSettings):
         le=1000,
         description="Weight of a second reward, closeness to the picture given; the first has weight 1.",
     )
-    steps: int = Field(default=200, ge=1, le=1_000_000, description="Optimisation steps.")
-    learning_rate: float = Field(default=0.01, gt=0, description="Adam's learning rate of the latent.")
+    steps: int = Field(default=100, ge=1, le=1_000_000, description="Optimisation steps.")
+    learning_rate: float = Field(default=0.02, gt=0, description="Adam's learning rate of the latent.")
 
     @property
     def loss_name(self) -> Literal["dds"]:
