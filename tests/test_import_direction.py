@@ -16,10 +16,11 @@ ALLOWED: dict[str, set[str]] = {
     "prompts": set(),
     "hardware": set(),
     "memory": set(),
+    "foreign": set(),
     "pretrained": set(),
     "scenes": set(),
     "priors": {"pretrained"},
-    "rewards": {"pretrained"},
+    "rewards": {"pretrained", "foreign"},
     "distillation": {"scenes.base", "priors.base", "rewards.base", "rewards.views"},
     # a step's record, the scene's contract, and how files are written
     "runs": {

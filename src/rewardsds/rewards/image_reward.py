@@ -46,13 +46,16 @@ class ImageRewardNetwork(nn.Module):
 
     def score(self, seen: Tensor, tokens: Tensor, attention_mask: Tensor) -> Tensor:
         """The same from the vision tower's states (M, P, C): one look at a picture serves several captions."""
-        read = self.text(
+        return self.mlp(self.read(seen, tokens, attention_mask)).squeeze(-1)
+
+    def read(self, seen: Tensor, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+        """The state (M, C) of each caption's first token."""
+        return self.text(
             input_ids=tokens,
             attention_mask=attention_mask,
             encoder_hidden_states=seen,
             encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device),
-        ).last_hidden_state
-        return self.mlp(read[:, 0]).squeeze(-1)
+        ).last_hidden_state[:, 0]
 
 
 class ImageReward:

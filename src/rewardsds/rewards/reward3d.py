@@ -1,0 +1,130 @@
+"""Reward3D (DreamReward, arXiv 2403.14613): ImageReward's towers on four views of an object, and a head over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rewardsds.foreign import load_strictly, split_off
+from rewardsds.rewards.image_reward import LENGTH, MEAN, STD, ImageReward, ImageRewardNetwork
+from rewardsds.rewards.original import UNUSED, image_reward_network
+
+VIEWS = 4
+FEATURES = 1
+"""Index of the MLP's layer whose output is what the scorer reads of a view (128 wide)."""
+FUSION_STD = 5.0
+"""What the published model with fusion divides by, in place of ImageReward's deviation."""
+FUSION_HEADS = 12
+
+
+class Scorer(nn.Module):
+    """Three linear layers on the concatenated features of four views, without activations."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        """widths: input and outputs of the layers; published 512, 256, 64, 1."""
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = (nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(M, 4 · C) → (M,)"""
+        return self.fc3(self.fc2(self.fc1(features))).squeeze(-1)
+
+
+class CrossViewFusion(nn.Module):
+    """Views attend to each other; a gate mixes what they saw into what they were; their mean goes on."""
+
+    def __init__(self, width: int, heads: int = FUSION_HEADS) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.fusion_gate = nn.Sequential(nn.Linear(2 * width, width), nn.Sigmoid())
+
+    def forward(self, views: Tensor) -> Tensor:
+        """(M, 4, C) → (M, C)"""
+        attended, _ = self.self_attn(views, views, views, need_weights=False)
+        gate = self.fusion_gate(torch.cat([views, attended], dim=-1))
+        return (gate * attended + (1 - gate) * views).mean(dim=1)
+
+
+class Reward3DNetwork(nn.Module):
+    """Both published models: `Scorer` on the MLP's features of each view, or the MLP on `CrossViewFusion`'s."""
+
+    def __init__(self, views: ImageRewardNetwork, head: Scorer | CrossViewFusion) -> None:
+        super().__init__()
+        self.views = views
+        self.head = head
+
+    @property
+    def vision(self) -> Any:
+        return self.views.vision
+
+    def forward(self, pixels: Tensor, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+        """(M · 4, 3, S, S) normalised, (M · 4, T) twice → (M,); the views of an object follow each other."""
+        read = self.views.read(
+            self.views.vision(pixel_values=pixels).last_hidden_state, tokens, attention_mask
+        )
+        read = read.unflatten(0, (-1, VIEWS))
+        if isinstance(self.head, CrossViewFusion):
+            return self.views.mlp(self.head(read)).squeeze(-1)
+        return self.head(self.views.mlp[: FEATURES + 1](read).flatten(1))
+
+
+class Reward3D(ImageReward):
+    """Standardised scores of four views of an object together, which the method's authors trained on 3D results."""
+
+    network: Reward3DNetwork  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(
+        self, network: Reward3DNetwork, tokenizer: Any, length: int = LENGTH, batch_size: int | None = None
+    ) -> None:
+        """batch_size: objects in one call; None is all."""
+        std = FUSION_STD if isinstance(network.head, CrossViewFusion) else STD
+        super().__init__(network, tokenizer, MEAN, std, length=length, batch_size=batch_size)  # pyright: ignore
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """images (N, B, 4, 3, H, W) in [0, 1], B prompts → (N, B)."""
+        if images.ndim != 6 or images.shape[1] != len(prompts) or images.shape[2] != VIEWS:
+            raise ValueError(
+                f"Reward3D looks at {VIEWS} views of an object: images must have shape (candidates, {len(prompts)}, "
+                f"{VIEWS}, 3, H, W), got {tuple(images.shape)}"
+            )
+        candidates, items = images.shape[:2]
+        pixels = self._pixels(images.flatten(0, 2))
+        rows = [self._read(prompt) for prompt in prompts]
+        tokens, mask = (torch.stack(part).to(pixels.device) for part in zip(*rows))
+        each = torch.arange(items, device=pixels.device).repeat_interleave(VIEWS).repeat(candidates)
+        size = VIEWS * (self.batch_size or candidates * items)
+        scores = torch.cat(
+            [
+                self.network(some, tokens[which], mask[which])
+                for some, which in zip(pixels.split(size), each.split(size))
+            ]
+        )
+        return ((scores.float() - self.mean) / self.std).reshape(candidates, items).to(images.device)
+
+
+def reward3d_network(state: Mapping[str, Tensor]) -> Reward3DNetwork:
+    """DreamReward's checkpoint: ImageReward's names, and `Scorer.fc1` … or `cross_view_adapter`."""
+    heads = ("Scorer.", "cross_view_adapter.")
+    views = image_reward_network({n: v for n, v in state.items() if not n.startswith((*heads, *UNUSED))})
+    scorer, fusion = (
+        {name: value.float() for name, value in split_off(state, prefix).items()} for prefix in heads
+    )
+    head: Scorer | CrossViewFusion
+    if scorer and not fusion:
+        first = scorer.get("fc1.weight", torch.empty(0, 0))
+        layers = [scorer[f"fc{i}.weight"].shape[0] for i in (1, 2, 3) if f"fc{i}.weight" in scorer]
+        head = Scorer([first.shape[1], *layers, *[1] * (3 - len(layers))])
+        load_strictly(head, scorer, "Reward3D's scorer")
+    elif fusion and not scorer:
+        width: Any = views.text.config.hidden_size
+        head = CrossViewFusion(width, FUSION_HEADS if width % FUSION_HEADS == 0 else 1)
+        load_strictly(head, fusion, "Reward3D's fusion")
+    else:
+        raise ValueError(
+            "this is no checkpoint of Reward3D: besides ImageReward's weights it holds "
+            f"{'both' if scorer else 'neither'} Scorer and cross_view_adapter"
+        )
+    return Reward3DNetwork(views, head).eval()
