@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "foreign": set(),
     "pretrained": set(),
     "scenes": set(),
-    "priors": {"pretrained"},
+    "priors": {"pretrained", "foreign"},
     "rewards": {"pretrained", "foreign"},
     "distillation": {"scenes.base", "priors.base", "rewards.base", "rewards.views"},
     # a step's record, the scene's contract, and how files are written

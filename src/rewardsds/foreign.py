@@ -45,7 +45,8 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ValueError(
-            f"{file.absolute()} ({file.stat().st_size} bytes) is damaged or was downloaded in part: {reason}; get it again"
+            f"{file.absolute()} ({file.stat().st_size} bytes) is damaged or was downloaded in part: {reason}; "
+            "get it again"
         ) from error
     state = _state_dict(read)
     if not state:
@@ -80,11 +81,25 @@ def renamed(state: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str, 
 
 
 def count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """How many numbers follow a pattern in the names: the layers of a tower. "blocks." → blocks.0 … blocks.11 are 12."""
+    """How many numbers follow a pattern in the names: the layers of a tower, 12 where there is blocks.0 … blocks.11."""
     found = {int(match[1]) for name in state if (match := re.match(pattern + r"(\d+)\.", name))}
     if found != set(range(len(found))):
         raise ValueError(f"layers are missing: of {pattern}N there are {sorted(found)}")
     return len(found)
+
+
+def split_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """open_clip's `…attn.in_proj_weight` of three parts → `…self_attn.q_proj.weight`, `k_proj`, `v_proj`."""
+    result = {}
+    for name, value in state.items():
+        match = re.fullmatch(r"(.*\.attn)\.in_proj_(weight|bias)", name)
+        if match is None:
+            result[name] = value
+            continue
+        layer = match[1].removesuffix(".attn")
+        for part, own in zip(("q_proj", "k_proj", "v_proj"), torch.chunk(value, 3)):
+            result[f"{layer}.self_attn.{part}.{match[2]}"] = own
+    return result
 
 
 def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:

@@ -329,7 +329,7 @@ class Payload:
 
 def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1), "payload": Payload(tmp_path / "touched")}, tmp_path / "evil.pt")
-    with pytest.raises(ValueError, match="would run code; get the weights as .safetensors"):
+    with pytest.raises(ValueError, match=r"would run code; get the weights as \.safetensors"):
         read_checkpoint(tmp_path / "evil.pt")
     assert not (tmp_path / "touched").exists()
 
@@ -349,5 +349,5 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no checkpoint at"):
         read_checkpoint(tmp_path / "nothing.pt")
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ValueError, match="expected one of .safetensors, .pt"):
+    with pytest.raises(ValueError, match=r"expected one of \.safetensors, \.pt"):
         read_checkpoint(tmp_path / "notes.txt")

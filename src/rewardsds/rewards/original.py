@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import BlipTextConfig, BlipVisionConfig, CLIPConfig, CLIPModel
 
-from rewardsds.foreign import count, load_strictly, renamed, split_off
+from rewardsds.foreign import count, load_strictly, renamed, split_attention, split_off
 from rewardsds.rewards.image_reward import ImageRewardNetwork
 
 HEAD = 64
@@ -33,7 +31,10 @@ UNUSED = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings.
 
 
 def image_reward_network(state: Mapping[str, Tensor]) -> ImageRewardNetwork:
-    """ImageReward-v1.0 (`ImageReward.pt`): `blip.visual_encoder`, `blip.text_encoder`, `mlp.layers`; sizes from shapes."""
+    """ImageReward-v1.0, `ImageReward.pt`: `blip.visual_encoder`, `blip.text_encoder` and `mlp.layers`.
+
+    Sizes are read from the shapes. Raises ValueError where a weight is missing, too many or of another shape.
+    """
     state = {name: value.float() for name, value in state.items() if not name.startswith(UNUSED)}
     vision = renamed(split_off(state, "blip.visual_encoder."), _VISION)
     text = split_off(state, "blip.text_encoder.")
@@ -152,7 +153,7 @@ def clip_from_open_clip(state: Mapping[str, Tensor], hidden_act: str = "gelu") -
     except KeyError as error:
         raise ValueError(f"this is no checkpoint of an open_clip model: it lacks {error.args[0]}") from None
     vision = renamed(
-        _split_attention(seen),
+        split_attention(seen),
         _TOWER
         | {
             r"^transformer\.": "vision_model.encoder.",
@@ -165,7 +166,7 @@ def clip_from_open_clip(state: Mapping[str, Tensor], hidden_act: str = "gelu") -
         },
     )
     text = renamed(
-        _split_attention(read),
+        split_attention(read),
         _TOWER
         | {
             r"^transformer\.": "text_model.encoder.",
@@ -183,16 +184,3 @@ def clip_from_open_clip(state: Mapping[str, Tensor], hidden_act: str = "gelu") -
     model = CLIPModel(config)
     load_strictly(model, whole, "an open_clip model")
     return model.eval()
-
-
-def _split_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    result = {}
-    for name, value in state.items():
-        match = re.fullmatch(r"(.*\.attn)\.in_proj_(weight|bias)", name)
-        if match is None:
-            result[name] = value
-            continue
-        layer = match[1].removesuffix(".attn")
-        for part, own in zip(("q_proj", "k_proj", "v_proj"), torch.chunk(value, 3)):
-            result[f"{layer}.self_attn.{part}.{match[2]}"] = own
-    return result

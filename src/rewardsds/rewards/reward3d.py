@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class Scorer(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         """widths: input and outputs of the layers; published 512, 256, 64, 1."""
         super().__init__()
-        self.fc1, self.fc2, self.fc3 = (nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+        self.fc1, self.fc2, self.fc3 = (nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, features: Tensor) -> Tensor:
         """(M, 4 · C) → (M,)"""

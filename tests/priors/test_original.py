@@ -1,0 +1,408 @@
+"""MVDream's checkpoint, with small random weights under its own names, against latent diffusion written out here.
+
+The modules carry the names of the original checkpoints; their forward passes follow arXiv 2112.10752 and 2308.16512.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rewardsds.priors.diffusion import DiffusionPrior
+from rewardsds.priors.original import multiview_unet, mvdream_parts
+
+CHANNELS, CONTEXT, VIEWS = (64, 128), 64, 4
+TOKENS, LENGTH = 40, 12
+
+
+def groups(width: int, eps: float = 1e-5) -> nn.GroupNorm:
+    return nn.GroupNorm(32, width, eps=eps)
+
+
+class ResBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.in_layers = nn.Sequential(groups(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(4 * CHANNELS[0], outputs))
+        self.out_layers = nn.Sequential(
+            groups(outputs), nn.SiLU(), nn.Dropout(0), nn.Conv2d(outputs, outputs, 3, padding=1)
+        )
+        self.skip_connection = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.in_layers(x) + self.emb_layers(embedding)[:, :, None, None]
+        return self.skip_connection(x) + self.out_layers(h)
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, width: int, context: int) -> None:
+        super().__init__()
+        self.heads = width // 64
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context, width, bias=False)
+        self.to_v = nn.Linear(context, width, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(0))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (self.to_q(x), self.to_k(context), self.to_v(context))
+        )
+        weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
+        return self.to_out((weights @ v).transpose(1, 2).flatten(2))
+
+
+class GEGLU(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 8 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, gate = self.proj(x).chunk(2, -1)
+        return x * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(GEGLU(width), nn.Dropout(0), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class BasicTransformerBlock(nn.Module):
+    """MVDream's, "3D" self-attention: the tokens of all views of an item in one sequence."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attn1, self.attn2 = CrossAttention(width, width), CrossAttention(width, CONTEXT)
+        self.ff = FeedForward(width)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        views = x.shape[1]
+        y = self.norm1(x).unflatten(0, (-1, VIEWS)).flatten(1, 2)
+        x = x + self.attn1(y, y).unflatten(1, (VIEWS, views)).flatten(0, 1)
+        x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = groups(width, 1e-6)
+        self.proj_in, self.proj_out = nn.Linear(width, width), nn.Linear(width, width)
+        self.transformer_blocks = nn.ModuleList([BasicTransformerBlock(width)])
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        y = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
+        y = self.proj_out(self.transformer_blocks[0](y, context))
+        return x + y.transpose(1, 2).reshape(x.shape)
+
+
+class Downsample(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.op = nn.Conv2d(width, width, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2))
+
+
+def run(layers: Any, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
+    for layer in layers:
+        if isinstance(layer, ResBlock):
+            x = layer(x, embedding)
+        elif isinstance(layer, SpatialTransformer):
+            x = layer(x, context)
+        else:
+            x = layer(x)
+    return x
+
+
+class UNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        a, b = CHANNELS
+        self.time_embed = nn.Sequential(nn.Linear(a, 4 * a), nn.SiLU(), nn.Linear(4 * a, 4 * a))
+        self.camera_embed = nn.Sequential(nn.Linear(16, 4 * a), nn.SiLU(), nn.Linear(4 * a, 4 * a))
+        self.input_blocks = nn.ModuleList(
+            [
+                nn.ModuleList([nn.Conv2d(4, a, 3, padding=1)]),
+                nn.ModuleList([ResBlock(a, a), SpatialTransformer(a)]),
+                nn.ModuleList([Downsample(a)]),
+                nn.ModuleList([ResBlock(a, b)]),
+            ]
+        )
+        self.middle_block = nn.ModuleList([ResBlock(b, b), SpatialTransformer(b), ResBlock(b, b)])
+        self.output_blocks = nn.ModuleList(
+            [
+                nn.ModuleList([ResBlock(b + b, b)]),
+                nn.ModuleList([ResBlock(b + a, b), Upsample(b)]),
+                nn.ModuleList([ResBlock(b + a, a), SpatialTransformer(a)]),
+                nn.ModuleList([ResBlock(a + a, a), SpatialTransformer(a)]),
+            ]
+        )
+        self.out = nn.Sequential(groups(a), nn.SiLU(), nn.Conv2d(a, 4, 3, padding=1))
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, camera: Tensor) -> Tensor:
+        half = CHANNELS[0] // 2
+        angles = timesteps[:, None] * torch.exp(-math.log(10000) * torch.arange(half) / half)
+        embedding = self.time_embed(torch.cat([angles.cos(), angles.sin()], -1)) + self.camera_embed(camera)
+        kept = []
+        for block in self.input_blocks:
+            x = run(block, x, embedding, context)
+            kept.append(x)
+        x = run(self.middle_block, x, embedding, context)
+        for block in self.output_blocks:
+            x = run(block, torch.cat([x, kept.pop()], 1), embedding, context)
+        return self.out(x)
+
+
+class ResnetBlock(nn.Module):
+    """The autoencoder's."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = groups(inputs, 1e-6), groups(outputs, 1e-6)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        if inputs != outputs:
+            self.nin_shortcut = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+
+
+class AttnBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = groups(width, 1e-6)
+        self.q, self.k, self.v, self.proj_out = (nn.Conv2d(width, width, 1) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        q, k, v = (part(y).flatten(2).transpose(1, 2) for part in (self.q, self.k, self.v))
+        seen = (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).softmax(-1) @ v
+        return x + self.proj_out(seen.transpose(1, 2).reshape(x.shape))
+
+
+class Mid(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.block_1, self.attn_1, self.block_2 = (
+            ResnetBlock(width, width),
+            AttnBlock(width),
+            ResnetBlock(width, width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+class Level(nn.Module):
+    def __init__(self, widths: list[tuple[int, int]], down: bool = False, up: bool = False) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(ResnetBlock(a, b) for a, b in widths)
+        last = widths[-1][1]
+        if down:
+            self.downsample = nn.Module()
+            self.downsample.conv = nn.Conv2d(last, last, 3, stride=2)
+        if up:
+            self.upsample = nn.Module()
+            self.upsample.conv = nn.Conv2d(last, last, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.block:
+            x = block(x)
+        if hasattr(self, "downsample"):
+            x = self.downsample.conv(F.pad(x, (0, 1, 0, 1)))  # pyright: ignore[reportCallIssue]
+        if hasattr(self, "upsample"):
+            x = self.upsample.conv(F.interpolate(x, scale_factor=2))  # pyright: ignore[reportCallIssue]
+        return x
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(3, 32, 3, padding=1)
+        self.down = nn.ModuleList([Level([(32, 32)], down=True), Level([(32, 64)])])
+        self.mid = Mid(64)
+        self.norm_out, self.conv_out = groups(64, 1e-6), nn.Conv2d(64, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for level in self.down:
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+
+
+class Decoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(4, 64, 3, padding=1)
+        self.mid = Mid(64)
+        self.up = nn.ModuleList([Level([(64, 32), (32, 32)]), Level([(64, 64), (64, 64)], up=True)])
+        self.norm_out, self.conv_out = groups(32, 1e-6), nn.Conv2d(32, 3, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.mid(self.conv_in(z))
+        for level in reversed(list(self.up)):
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class Autoencoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = Encoder(), Decoder()
+        self.quant_conv, self.post_quant_conv = nn.Conv2d(8, 8, 1), nn.Conv2d(4, 4, 1)
+
+
+class Block(nn.Module):
+    """open_clip's residual block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = nn.LayerNorm(CONTEXT), nn.LayerNorm(CONTEXT)
+        self.attn = nn.MultiheadAttention(CONTEXT, 1, batch_first=True)
+        self.mlp = nn.Sequential()
+        self.mlp.add_module("c_fc", nn.Linear(CONTEXT, 128))
+        self.mlp.add_module("gelu", nn.GELU())
+        self.mlp.add_module("c_proj", nn.Linear(128, CONTEXT))
+
+
+class TextTower(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(TOKENS, CONTEXT)
+        self.positional_embedding = nn.Parameter(torch.randn(LENGTH, CONTEXT))
+        self.transformer = nn.Module()
+        self.transformer.resblocks = nn.ModuleList(Block() for _ in range(3))
+        self.ln_final = nn.LayerNorm(CONTEXT)
+        self.text_projection = nn.Parameter(torch.randn(CONTEXT, 8))
+        self.logit_scale = nn.Parameter(torch.tensor(1.0))
+
+    def penultimate(self, ids: Tensor) -> Tensor:
+        """The states after all layers but the last, normalised, as Stable Diffusion 2 has them."""
+        x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
+        mask = torch.full((ids.shape[1],) * 2, float("-inf")).triu(1)
+        for block in list(self.transformer.resblocks)[:-1]:  # pyright: ignore[reportArgumentType]
+            y = block.ln_1(x)
+            x = x + block.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
+            x = x + block.mlp(block.ln_2(x))
+        return self.ln_final(x)
+
+
+class MVDream(nn.Module):
+    """The names at the top of the original checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.model = nn.Module()
+        self.model.diffusion_model = UNet()
+        self.first_stage_model = Autoencoder()
+        self.cond_stage_model = nn.Module()
+        self.cond_stage_model.model = TextTower()
+        self.register_buffer("alphas_cumprod", torch.ones(1000))
+        for name, value in self.named_parameters():  # norms that do something
+            if value.ndim == 1:
+                nn.init.normal_(value, 1.0 if name.endswith("weight") else 0.0, 0.2)
+
+
+@pytest.fixture(scope="module")
+def theirs() -> MVDream:
+    return MVDream().eval()
+
+
+@torch.no_grad()
+def test_the_unet_predicts_what_the_original_predicts(theirs: MVDream) -> None:
+    unet, *_ = mvdream_parts(theirs.state_dict())
+    x, context = torch.randn(2 * VIEWS, 4, 16, 16), torch.randn(2 * VIEWS, LENGTH, CONTEXT)
+    t, camera = torch.randint(0, 1000, (2 * VIEWS,)), torch.randn(2 * VIEWS, 16)
+    expected = theirs.model.diffusion_model(x, t, context, camera)  # pyright: ignore[reportCallIssue]
+    from rewardsds.priors.multiview import enable_multiview_attention, is_multiview
+
+    assert is_multiview(unet)
+    enable_multiview_attention(unet)
+    ours = unet(x, t, context, class_labels=camera, cross_attention_kwargs={"views": VIEWS}).sample
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_autoencoder_is_the_original(theirs: MVDream) -> None:
+    _, vae, _, scheduler = mvdream_parts(theirs.state_dict())
+    pictures, latents = torch.randn(2, 3, 16, 16), torch.randn(2, 4, 8, 8)
+    own = theirs.first_stage_model
+    mean = own.quant_conv(own.encoder(pictures))[:, :4]  # pyright: ignore[reportCallIssue]
+    torch.testing.assert_close(vae.encode(pictures).latent_dist.mode(), mean, atol=1e-5, rtol=1e-5)  # pyright: ignore
+    decoded = own.decoder(own.post_quant_conv(latents))  # pyright: ignore[reportCallIssue]
+    torch.testing.assert_close(vae.decode(latents).sample, decoded, atol=1e-5, rtol=1e-5)  # pyright: ignore
+    assert vae.config["scaling_factor"] == 0.18215
+    # The first and the last of Stable Diffusion's ᾱ, from its betas.
+    assert float(scheduler.alphas_cumprod[0]) == pytest.approx(1 - 0.00085, abs=1e-6)
+    assert float(scheduler.alphas_cumprod[-1]) == pytest.approx(0.0047, abs=1e-4)
+
+
+@torch.no_grad()
+def test_the_text_is_read_as_the_original_reads_it(theirs: MVDream) -> None:
+    *_, encoder, _ = mvdream_parts(theirs.state_dict())
+    ids = torch.randint(2, TOKENS, (2, LENGTH))
+    expected = theirs.cond_stage_model.model.penultimate(ids)  # pyright: ignore
+    torch.testing.assert_close(encoder(ids).last_hidden_state, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_parts_make_a_prior(theirs: MVDream) -> None:
+    unet, vae, encoder, scheduler = mvdream_parts(theirs.state_dict(), image_size=16)
+    prior = DiffusionPrior(unet, vae, encoder, None, scheduler)
+    assert prior.multiview
+    assert (prior.views, prior.latent_shape, prior.image_size) == (4, (4, 8, 8), 16)
+
+
+def test_the_names_of_the_community_port_load_too(theirs: MVDream) -> None:
+    unet = theirs.model.diffusion_model
+    assert isinstance(unet, UNet)
+    ported = multiview_unet(unet.state_dict())
+    whole, *_ = mvdream_parts(theirs.state_dict())
+    for name, value in ported.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name])
+
+
+Break = Callable[[dict[str, Tensor]], object]
+AT = "model.diffusion_model"
+
+
+@pytest.mark.parametrize(
+    "damage, told",
+    [
+        (lambda s: s.clear(), "nothing in it begins with model.diffusion_model., first_stage_model."),
+        (lambda s: s.pop(f"{AT}.camera_embed.0.weight"), "its UNet lacks label_emb.0.0.weight"),
+        (lambda s: s.pop(f"{AT}.out.2.bias"), "MVDream's UNet: it lacks conv_out.bias"),
+        (lambda s: s.update({f"{AT}.extra.weight": torch.zeros(3)}), "it has extra.weight besides"),
+        (lambda s: s.pop("first_stage_model.quant_conv.bias"), "autoencoder: it lacks quant_conv.bias"),
+        (lambda s: s.pop("cond_stage_model.model.positional_embedding"), "lacks positional_embedding"),
+    ],
+)
+def test_what_is_wrong_with_a_checkpoint_is_told(theirs: MVDream, damage: Break, told: str) -> None:
+    state = dict(theirs.state_dict())
+    damage(state)
+    with pytest.raises(ValueError, match=told):
+        mvdream_parts(state)
