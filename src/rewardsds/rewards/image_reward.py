@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, BlipTextConfig, BlipVisionConfig
@@ -19,6 +18,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from rewardsds.pretrained import default_device_and_dtype, quiet_loading
 from rewardsds.rewards.clip import CLIP_MEAN, CLIP_STD
+from rewardsds.rewards.pictures import square
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of ImageReward-v1.0's raw scores on its training data."""
@@ -113,13 +113,7 @@ class ImageReward:
     def _pixels(self, images: Tensor) -> Tensor:
         size: Any = self.network.vision.config.image_size
         images = images.to(self._image_mean.device)
-        height, width = images.shape[-2:]
-        if (height, width) != (size, size):
-            scale = size / min(height, width)
-            resized = max(size, round(height * scale)), max(size, round(width * scale))
-            images = F.interpolate(images, resized, mode="bicubic", antialias=True, align_corners=False)
-            top, left = (resized[0] - size) // 2, (resized[1] - size) // 2
-            images = images[..., top : top + size, left : left + size].clamp(0.0, 1.0)
+        images = square(images, size)
         dtype = next(self.network.parameters()).dtype
         return ((images - self._image_mean) / self._image_std).to(dtype)
 

@@ -71,7 +71,7 @@ def _from_folder(found: str | Path, device: torch.device, dtype: torch.dtype) ->
     file = found / "config.json"
     config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     kind = config.get("model_type")
-    if kind == "clip":
+    if kind in ("clip", "siglip"):
         return CLIPReward.from_pretrained(found, device, dtype)
     if kind == "image-reward":
         return ImageReward.from_pretrained(found, device, dtype)
