@@ -42,9 +42,10 @@ ALLOWED: dict[str, set[str]] = {
         "toybox.captions",
         "toybox.specification",
     },
+    "models": {"pretrained", "foreign", "priors", "rewards"},
     "evaluation": {"tasks", "runs", "toybox", "scenes", "priors", "rewards", "distillation"},
     "studio": {"tasks", "runs", "toybox", "scenes", "priors", "rewards", "distillation"},
-    "cli": {"tasks", "runs", "toybox"},
+    "cli": {"tasks", "runs", "toybox", "models"},
     "__main__": {"cli"},
     # the names of `from rewardsds import …`
     "__init__": {"distillation", "priors", "rewards"},

@@ -243,7 +243,7 @@ class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(3, 32, 3, padding=1)
-        self.down = nn.ModuleList([Level([(32, 32)], down=True), Level([(32, 64)])])
+        self.down = nn.ModuleList([*(Level([(32, 32)], down=True) for _ in range(3)), Level([(32, 64)])])
         self.mid = Mid(64)
         self.norm_out, self.conv_out = groups(64, 1e-6), nn.Conv2d(64, 8, 3, padding=1)
 
@@ -259,7 +259,15 @@ class Decoder(nn.Module):
         super().__init__()
         self.conv_in = nn.Conv2d(4, 64, 3, padding=1)
         self.mid = Mid(64)
-        self.up = nn.ModuleList([Level([(64, 32), (32, 32)]), Level([(64, 64), (64, 64)], up=True)])
+        same = [(32, 32), (32, 32)]
+        self.up = nn.ModuleList(
+            [
+                Level(same),
+                Level(same, up=True),
+                Level([(64, 32), (32, 32)], up=True),
+                Level([(64, 64), (64, 64)], up=True),
+            ]
+        )
         self.norm_out, self.conv_out = groups(32, 1e-6), nn.Conv2d(32, 3, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -371,10 +379,10 @@ def test_the_text_is_read_as_the_original_reads_it(theirs: MVDream) -> None:
 
 
 def test_the_parts_make_a_prior(theirs: MVDream) -> None:
-    unet, vae, encoder, scheduler = mvdream_parts(theirs.state_dict(), image_size=16)
+    unet, vae, encoder, scheduler = mvdream_parts(theirs.state_dict(), image_size=64)
     prior = DiffusionPrior(unet, vae, encoder, None, scheduler)
     assert prior.multiview
-    assert (prior.views, prior.latent_shape, prior.image_size) == (4, (4, 8, 8), 16)
+    assert (prior.views, prior.latent_shape, prior.image_size) == (4, (4, 8, 8), 64)
 
 
 def test_the_names_of_the_community_port_load_too(theirs: MVDream) -> None:

@@ -125,8 +125,8 @@ class ImageReward:
             self._tokens[prompt] = read["input_ids"][0], read["attention_mask"][0]
         return self._tokens[prompt]
 
-    def save_pretrained(self, folder: Path) -> None:
-        """config.json, model.safetensors (half precision) and the tokenizer's files."""
+    def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+        """config.json, model.safetensors and the tokenizer's files."""
         folder.mkdir(parents=True, exist_ok=True)
         config = {
             "model_type": "image-reward",
@@ -140,7 +140,7 @@ class ImageReward:
             "length": self.length,
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        state = {key: value.cpu().half().contiguous() for key, value in self.network.state_dict().items()}
+        state = {key: value.cpu().to(dtype).contiguous() for key, value in self.network.state_dict().items()}
         save_file(state, folder / "model.safetensors")
         self.tokenizer.save_pretrained(str(folder / "tokenizer"))
 

@@ -18,6 +18,7 @@ from rewardsds.rewards.base import Reward
 from rewardsds.rewards.clip import CLIPReward
 from rewardsds.rewards.compose import Minimum, WeightedSum
 from rewardsds.rewards.image_reward import ImageReward
+from rewardsds.rewards.reward3d import Reward3D
 
 
 def load_reward(
@@ -72,9 +73,13 @@ def _from_folder(found: str | Path, device: torch.device, dtype: torch.dtype) ->
     config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     kind = config.get("model_type")
     if kind in ("clip", "siglip"):
-        return CLIPReward.from_pretrained(found, device, dtype)
+        extra = found / "reward.json"
+        how: dict[str, Any] = json.loads(extra.read_text(encoding="utf-8")) if extra.is_file() else {}
+        return CLIPReward.from_pretrained(found, device, dtype, **how)
     if kind == "image-reward":
         return ImageReward.from_pretrained(found, device, dtype)
+    if kind == "reward3d":
+        return Reward3D.from_pretrained(found, device, dtype)
     if kind == "aesthetic":
         clip = config["clip"]
         clip = found / clip if (found / clip).is_dir() else clip
@@ -82,8 +87,8 @@ def _from_folder(found: str | Path, device: torch.device, dtype: torch.dtype) ->
             CLIPReward.from_pretrained(clip, device, dtype), found / "model.safetensors"
         )
     raise ValueError(
-        f"{found.absolute()} is no reward that is known: its config.json should say model_type clip, aesthetic or "
-        f"image-reward, it says {kind or 'nothing'}"
+        f"{found.absolute()} is no reward that is known: its config.json should say model_type clip, siglip, "
+        f"aesthetic, image-reward or reward3d, it says {kind or 'nothing'}"
     )
 
 

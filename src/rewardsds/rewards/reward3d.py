@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import AutoTokenizer, BlipTextConfig, BlipVisionConfig
 
 from rewardsds.foreign import load_strictly, split_off
+from rewardsds.pretrained import default_device_and_dtype, quiet_loading
 from rewardsds.rewards.image_reward import LENGTH, MEAN, STD, ImageReward, ImageRewardNetwork
 from rewardsds.rewards.original import UNUSED, image_reward_network
 
@@ -105,6 +111,55 @@ class Reward3D(ImageReward):
         )
         return ((scores.float() - self.mean) / self.std).reshape(candidates, items).to(images.device)
 
+    def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+        """config.json, model.safetensors and the tokenizer's files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        views, head = self.network.views, self.network.head
+        scorer = None
+        if isinstance(head, Scorer):
+            scorer = [head.fc1.in_features, *(layer.out_features for layer in (head.fc1, head.fc2, head.fc3))]
+        config = {
+            "model_type": "reward3d",
+            "vision_config": views.vision.config.to_dict(),
+            "text_config": views.text.config.to_dict(),
+            "widths": list(views.widths),
+            "scorer": scorer,
+            "length": self.length,
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        state = {key: value.cpu().to(dtype).contiguous() for key, value in self.network.state_dict().items()}
+        save_file(state, folder / "model.safetensors")
+        self.tokenizer.save_pretrained(str(folder / "tokenizer"))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | PathLike[str],
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        batch_size: int | None = None,
+    ) -> Reward3D:
+        """A folder that `save_pretrained` wrote."""
+        device, dtype = default_device_and_dtype(device, dtype)
+        path = Path(folder).expanduser()
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        with quiet_loading():
+            views = ImageRewardNetwork(
+                BlipVisionConfig(**config["vision_config"]),
+                BlipTextConfig(**config["text_config"]),
+                config["widths"],
+            )
+            head = Scorer(config["scorer"]) if config["scorer"] else _fusion(views)
+            network = Reward3DNetwork(views, head)
+            network.load_state_dict(load_file(path / "model.safetensors"))
+            tokenizer = AutoTokenizer.from_pretrained(str(path / "tokenizer"))
+        return cls(network.to(device, dtype), tokenizer, config["length"], batch_size)
+
+
+def _fusion(views: ImageRewardNetwork) -> CrossViewFusion:
+    width: Any = views.text.config.hidden_size
+    return CrossViewFusion(width, FUSION_HEADS if width % FUSION_HEADS == 0 else 1)
+
 
 def reward3d_network(state: Mapping[str, Tensor]) -> Reward3DNetwork:
     """DreamReward's checkpoint: ImageReward's names, and `Scorer.fc1` … or `cross_view_adapter`."""
@@ -120,8 +175,7 @@ def reward3d_network(state: Mapping[str, Tensor]) -> Reward3DNetwork:
         head = Scorer([first.shape[1], *layers, *[1] * (3 - len(layers))])
         load_strictly(head, scorer, "Reward3D's scorer")
     elif fusion and not scorer:
-        width: Any = views.text.config.hidden_size
-        head = CrossViewFusion(width, FUSION_HEADS if width % FUSION_HEADS == 0 else 1)
+        head = _fusion(views)
         load_strictly(head, fusion, "Reward3D's fusion")
     else:
         raise ValueError(

