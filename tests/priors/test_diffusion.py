@@ -243,10 +243,10 @@ def test_other_parametrisations_become_noise(prediction_type: Any, tiny_prior_fo
 
 
 def test_unknown_parametrisation_is_refused(tmp_path: Path):
-    folder = tiny_models.save_prior(tmp_path / "flow")
+    folder = tiny_models.save_prior(tmp_path / "score")
     config = folder / "scheduler" / "scheduler_config.json"
-    config.write_text(config.read_text().replace('"epsilon"', '"flow_prediction"'))
-    with pytest.raises(ValueError, match="'flow_prediction', it must be one of epsilon"):
+    config.write_text(config.read_text().replace('"epsilon"', '"score"'))
+    with pytest.raises(ValueError, match="'score', it must be one of epsilon"):
         load_prior(folder)
 
 
