@@ -21,7 +21,7 @@ from rewardsds.priors.parametrisation import flow_alphas_cumprod, flow_time
 
 
 class PipelinePrior(LatentPrior):
-    """A prior whose parts and texts a pipeline of diffusers' keeps. Text encoders may be missing where it allows that."""
+    """A prior whose parts and texts a pipeline of diffusers' keeps; text encoders may be missing where it allows that."""
 
     pipeline_class: type[Any]
     encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -55,7 +55,7 @@ class PipelinePrior(LatentPrior):
 
 
 class SDXLPrior(PipelinePrior):
-    """Stable Diffusion XL (arXiv 2307.01952): two text encoders, and a condition on sizes: whole, uncropped pictures."""
+    """Stable Diffusion XL (arXiv 2307.01952): two text encoders, and a condition on sizes, of whole pictures here."""
 
     pipeline_class = StableDiffusionXLPipeline
 
