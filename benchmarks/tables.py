@@ -88,28 +88,11 @@ def vsd_memory() -> list[str]:
     return lines
 
 
-def batch() -> list[str]:
-    record = _read("batch_throughput.json")
-    lines = [
-        f"| {record['items']} prompts | one batch | single runs | times faster | the steps alone |",
-        "|---|---|---|---|---|",
-    ]
-    for weighting, row in record["by weighting"].items():
-        together, alone = (
-            row["one batch, seconds of the command"],
-            row["single runs, seconds of the commands"],
-        )
-        faster, steps = row["throughput of the batch over single runs"], row["the same of the steps alone"]
-        lines.append(f"| `{weighting}` | {together:.0f} s | {alone:.0f} s | {faster:.1f} | {steps:.1f} |")
-    return lines
-
-
 TABLES: dict[str, Callable[[], list[str]]] = {
     "losses": losses,
     "edits": edits,
     "weightings": weightings,
     "vsd memory": vsd_memory,
-    "batch": batch,
 }
 
 
