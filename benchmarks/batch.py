@@ -1,8 +1,9 @@
-"""Latents of several items optimised side by side, as a run of the task optimises them one by one."""
+"""What benchmarks of many items share: settings from the command line, and latents optimised side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,3 +43,16 @@ def known_spec(prompt: str) -> SceneSpec:
     spec = parse(prompt).spec
     assert spec is not None, prompt
     return spec
+
+
+def assigned(assignments: list[str]) -> dict[str, Any]:
+    """["inversion.steps=4", "candidates=8"] → {"inversion": {"steps": "4"}, "candidates": "8"}."""
+    values: dict[str, Any] = {}
+    for item in assignments:
+        name, value = item.split("=", 1)
+        *path, last = name.split(".")
+        inner = values
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return values

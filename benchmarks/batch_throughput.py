@@ -14,10 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
-from rewardsds.hardware import hardware
+from record import write_record
 from rewardsds.priors.load import load_prior
 from rewardsds.toybox.captions import benchmark_prompts, known_kinds
 
@@ -62,15 +61,8 @@ def main() -> None:
         for what, value in results[weighting].items():
             print(f"  {what:45} {value:8.2f}")
     if options.out:
-        record = {
-            "date": date.today().isoformat(),
-            "hardware": hardware(),
-            "items": options.items,
-            "steps": options.steps,
-            "by weighting": results,
-        }
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        record = {"items": options.items, "steps": options.steps, "by weighting": results}
+        write_record(options.out, record)
 
 
 if __name__ == "__main__":

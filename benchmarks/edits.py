@@ -9,24 +9,22 @@ finds the new toy (and still the other one), and how little changed outside the 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from batch import known_spec, optimise_latents
+from batch import assigned, known_spec, optimise_latents
 from paired import compare, table
+from record import write_record
 from rewardsds.distillation.losses import DDS
-from rewardsds.hardware import hardware
 from rewardsds.priors.load import load_prior
 from rewardsds.rewards.load import load_reward
+from rewardsds.scenes.export import save_png
 from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
 from rewardsds.tasks.parts import make_guidance
 from rewardsds.tasks.settings import EditSettings
@@ -123,7 +121,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     options = parser.parse_args()
 
-    overrides = dict(item.split("=", 1) for item in options.set)
+    overrides = assigned(options.set)
     prior, reward, judge = load_prior("toybox"), load_reward("clip"), load_judge()
     edits = make_edits(options.edits, options.split, known_kinds(prior))
     given = {"picture": "true picture", "source": "each its own", "target": "each its own"}
@@ -137,8 +135,6 @@ def main() -> None:
     with torch.no_grad():
         coded = prior.decode(prior.encode(torch.stack([one.before for one in edits])[:, None]))[:, 0]
     record = {
-        "date": date.today().isoformat(),
-        "hardware": hardware(),
         "edits": [[describe(one.source), describe(one.target)] for one in edits],
         "split": options.split,
         "settings": {method: settings.model_dump(mode="json") for method, settings in kept.items()},
@@ -155,16 +151,13 @@ def main() -> None:
     )
     print(table("dds", record["rewarddds against dds"]))
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(options.out, record)
     if options.sheet:
         columns = [torch.stack([one.before for one in edits]), *pictures.values()]
         columns.append(torch.stack([one.after for one in edits]))
         rows = torch.cat(columns, dim=3)  # B, 3, H, 4 W
         rows = rows[: len(rows) // 4 * 4].unflatten(0, (-1, 4)).permute(0, 2, 3, 1, 4).flatten(3, 4)
-        sheet = rows.permute(0, 2, 3, 1).flatten(0, 1)
-        options.sheet.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((sheet * 255).round().to(torch.uint8).numpy()).save(options.sheet)
+        save_png(rows.transpose(0, 1).flatten(1, 2), options.sheet)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ longer; CPU time, summed over threads, hardly changes with load, and is then the
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
 import statistics
 import time
@@ -24,9 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from rewardsds.hardware import hardware
+from record import write_record
 from rewardsds.scenes.cameras import sample_orbit_group
-from rewardsds.scenes.files import atomic_path
 from rewardsds.scenes.gaussians import rasterization, reference
 
 # views, pixels, Gaussians, and whether the reference is timed too
@@ -117,13 +114,10 @@ def main() -> None:
 
     result = {
         "benchmark": "Gaussian rasteriser, forward and backward, RGB+ED",
-        "date": datetime.date.today().isoformat(),
-        "hardware": hardware(),
         "kernel_threads": rasterization.threads(),
         "cases": rows,
     }
-    with atomic_path(options.out) as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
+    write_record(options.out, result)
 
 
 if __name__ == "__main__":

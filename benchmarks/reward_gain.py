@@ -13,24 +13,22 @@ as a second and harder rival. With `--loss vsd` the seeds of a prompt are partic
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from datetime import date
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from batch import known_spec, optimise_latents
+from batch import assigned, known_spec, optimise_latents
 from paired import compare, table
+from record import write_record
 from rewardsds.distillation.losses import VSD
-from rewardsds.hardware import hardware
 from rewardsds.priors.load import load_prior
 from rewardsds.priors.lora import LoRAEstimator
 from rewardsds.rewards.load import load_reward
+from rewardsds.scenes.export import save_png
 from rewardsds.tasks.parts import make_guidance, make_loss
 from rewardsds.tasks.settings import LossName, TextToImageSettings
 from rewardsds.tasks.text_to_image import make_scene
@@ -61,10 +59,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     options = parser.parse_args()
 
-    overrides = nested(options.set)
+    overrides = assigned(options.set)
     methods = {"plain": {**overrides, "weighting": "none"}, "weighted": overrides}
     if options.tuned_plain:
-        methods["tuned plain"] = {**overrides, **nested(options.tuned_plain), "weighting": "none"}
+        methods["tuned plain"] = {**overrides, **assigned(options.tuned_plain), "weighting": "none"}
     prior, judge = load_prior("toybox"), load_judge()
     rewards = {name: load_reward(name) for name in ("clip", "aesthetic", "image-reward")}
     prompts = benchmark_prompts(options.prompts, split=options.split, kinds=known_kinds(prior))
@@ -104,8 +102,6 @@ def main() -> None:
         pictures[method] = images
 
     record = {
-        "date": date.today().isoformat(),
-        "hardware": hardware(),
         "prompts": prompts,
         "seeds": options.seeds,
         "split": options.split,
@@ -122,8 +118,7 @@ def main() -> None:
     for rival, measures in record["weighted against"].items():
         print(table(rival, measures))
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(options.out, record)
     if options.sheet:
         write_sheet(pictures, options.seeds, options.sheet)
 
@@ -140,28 +135,13 @@ def optimise(items: list[tuple[str, int]], settings: TextToImageSettings, prior,
     return images
 
 
-def nested(assignments: list[str]) -> dict[str, Any]:
-    """["inversion.steps=4", "candidates=8"] → {"inversion": {"steps": "4"}, "candidates": "8"}."""
-    values: dict[str, Any] = {}
-    for item in assignments:
-        name, value = item.split("=", 1)
-        *path, last = name.split(".")
-        inner = values
-        for part in path:
-            inner = inner.setdefault(part, {})
-        inner[last] = value
-    return values
-
-
 def write_sheet(pictures: dict[str, Tensor], seeds: int, path: Path) -> None:
     """One row for two prompts; for each prompt the seeds of the plain loss, then those of every other method."""
     cells = [images.reshape(-1, seeds, *images.shape[1:]) for images in pictures.values()]
     rows = torch.cat(cells, dim=1).permute(0, 3, 1, 4, 2).flatten(2, 3)  # prompts, H, 2·seeds·W, 3
     if len(rows) % 2 == 0:
         rows = torch.cat([rows[0::2], rows[1::2]], dim=2)
-    sheet = (rows.flatten(0, 1) * 255).round().to(torch.uint8).numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path)
+    save_png(rows.flatten(0, 1).permute(2, 0, 1), path)
 
 
 if __name__ == "__main__":

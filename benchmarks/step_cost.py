@@ -11,8 +11,6 @@ Prints a table and writes benchmarks/results/step_cost.json.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import statistics
 import sys
 import time
@@ -23,8 +21,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from record import write_record
 from rewardsds import BestWorst, RewardSDS, Uniform, load_prior, load_reward
-from rewardsds.hardware import hardware
 from rewardsds.priors.base import Prior
 from rewardsds.rewards.base import Reward
 from rewardsds.scenes.cameras import sample_orbit_group
@@ -108,15 +106,12 @@ def main() -> None:
     rows = compare(prior, reward, options.repeats)
     Console(width=150).print(table(rows))
     result = {
-        "date": datetime.date.today().isoformat(),
-        "hardware": hardware(str(prior.alphas_cumprod.device)),
         "prior": options.prior,
         "reward": options.reward,
         "repeats": options.repeats,
         "rows": rows,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_record(options.out, result, str(prior.alphas_cumprod.device))
     print(f"wrote {options.out}")
 
 

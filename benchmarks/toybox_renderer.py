@@ -9,13 +9,12 @@ import argparse
 import json
 import math
 import time
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from rewardsds.hardware import hardware
+from record import write_record
 from rewardsds.scenes.cameras import orbit
 from rewardsds.toybox.captions import sample_spec
 from rewardsds.toybox.render import render
@@ -36,8 +35,6 @@ def main() -> None:
         render_sets(start, min(128, options.sets - start))
     seconds = time.perf_counter() - began
     record = {
-        "date": date.today().isoformat(),
-        "hardware": hardware(),
         "sets": options.sets,
         "views": 4 * options.sets,
         "seconds": seconds,
@@ -45,8 +42,7 @@ def main() -> None:
         f"minutes_for_{ASKED}_sets": seconds / options.sets * ASKED / 60,
     }
     print(json.dumps(record, indent=1))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(options.out, record)
 
 
 def render_sets(start: int, count: int) -> None:

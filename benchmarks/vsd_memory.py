@@ -13,11 +13,10 @@ import argparse
 import json
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-from rewardsds.hardware import hardware
+from record import write_record
 
 
 def measure(loss: str, particles: int, prior_name: str) -> dict[str, int]:
@@ -101,9 +100,7 @@ def main() -> None:
             )
             print("{:5} {:9} {:8.2f} {:10.2f} {:8.2f} {:13.1f}".format(loss, particles, *figures))
     if options.out:
-        record = {"date": date.today().isoformat(), "hardware": hardware(), "bytes by particles": results}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(options.out, {"bytes by particles": results})
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ reward is also divided by the network evaluations that it took. Choices are made
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ import torch
 
 from batch import known_spec, optimise_latents
 from paired import compare
-from rewardsds.hardware import hardware
+from record import write_record
 from rewardsds.priors.load import load_prior
 from rewardsds.rewards.load import load_reward
 from rewardsds.tasks.parts import make_guidance, make_loss
@@ -94,16 +92,13 @@ def main() -> None:
         )
         if options.out:
             record = {
-                "date": date.today().isoformat(),
-                "hardware": hardware(),
                 "prompts": prompts,
                 "split": options.split,
                 "steps": options.steps,
                 "shares of the steps": SHARES,
                 "methods": results,
             }
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(record, indent=1) + "\n")
+            write_record(options.out, record)
 
 
 def run(

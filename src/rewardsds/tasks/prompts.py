@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rewardsds.errors import RewardsdsError
@@ -61,19 +60,12 @@ def _open_prompt(prompt: str, prior: Prior, prior_name: str) -> KnownPrompt:
     if not unknown:
         return KnownPrompt(prompt)
     note = f"the prior {prior_name} does not know: {', '.join(unknown)}"
-    text = leave_out(prompt, unknown)
+    pattern = r"(?<!\w)(?:" + "|".join(re.escape(word) for word in unknown) + r")(?!\w)"
+    text = " ".join(re.sub(pattern, " ", prompt, flags=re.IGNORECASE).split())
     content = [word for word in re.findall(r"\w+", text.lower()) if word not in FUNCTION_WORDS]
     if not content:
         raise RewardsdsError(f"nothing to make of the prompt {_short(prompt)!r}: {note}; {OTHER_PRIOR}")
     return KnownPrompt(text, (note, f"going on with {text!r}"))
-
-
-def leave_out(text: str, words: Sequence[str]) -> str:
-    """A text without some of its words."""
-    if not words:
-        return text
-    pattern = r"(?<!\w)(?:" + "|".join(re.escape(word) for word in words) + r")(?!\w)"
-    return " ".join(re.sub(pattern, " ", text, flags=re.IGNORECASE).split())
 
 
 def known_list(text: str, prior: Prior) -> str:

@@ -64,9 +64,10 @@ def room(settings: TextToImageSettings, parts: Parts, items: int) -> str:
         loss = parts.guidance(latents=scene.latents, prompt=parts.texts[0], step=0, generators=drawing)
         loss.backward()
 
-    fit, needed = largest_batch(trial, free_memory(device))
+    available = free_memory(device)
+    fit, needed = largest_batch(trial, available)
     where = "GPU memory" if device.type == "cuda" else "memory"
-    need, free = needed(items) / 2**30, free_memory(device) / 2**30
+    need, free = needed(items) / 2**30, available / 2**30
     if items > fit:
         raise SettingsError(
             f"{items} pictures at once need about {need:.1f} GiB of {where}, and {free:.1f} GiB are free: about {fit} "

@@ -1,0 +1,135 @@
+"""The tables in docs/results.md, from the figures in benchmarks/results.
+
+    python benchmarks/tables.py            # writes them into the page again
+    python benchmarks/tables.py --check    # exit code 1 where the page says something else
+
+A table stands between <!-- NAME --> and <!-- end -->.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+
+
+def losses() -> list[str]:
+    lines = [
+        "| loss | toys found, plain → weighted | difference, points | CLIP (optimised) | aesthetic | ImageReward |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted(RESULTS.glob("reward_gain_*.json")):
+        record = _read(path.name)
+        rows = record["weighted against"]["plain"]
+        found = rows["judge finds"]
+        cells = [
+            f"`{record['settings']['weighted']['loss']}`",
+            f"{100 * found['rival']:.1f}% → {100 * found['ours']:.1f}%",
+            _difference(found, 100, 1),
+            *(_difference(rows[name], 1, 3) for name in ("clip (optimised)", "aesthetic", "image-reward")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def edits() -> list[str]:
+    record = _read("edits.json")
+    lines = ["| 48 edits | DDS | RewardDDS | difference |", "|---|---|---|---|"]
+    for name, row in record["rewarddds against dds"].items():
+        scale, digits = (100, 1) if name.startswith("judge") else (1, 3 if "reward" in name else 1)
+        unit = "%" if scale == 100 else ""
+        values = (f"{scale * row[key]:.{digits}f}{unit}" for key in ("rival", "ours"))
+        lines.append(f"| {name} | {' | '.join(values)} | {_difference(row, scale, digits)} |")
+    return lines
+
+
+def weightings() -> list[str]:
+    record = _read("weightings.json")
+    lines = [
+        "| | network evaluations | reward | gain | judge | gain | judge's gain per 1000 evaluations |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, marks in record["methods"].items():
+        end = marks[-1]
+        cells = [
+            name,
+            f"{end['network evaluations']:.0f}",
+            f"{end['reward']['ours']:.3f}",
+            _difference(end["reward"], 1, 3),
+            f"{end['judge']['ours']:.3f}",
+            _difference(end["judge"], 1, 3),
+            f"{end['judge gained per 1000 network evaluations']:.3f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def vsd_memory() -> list[str]:
+    record = _read("vsd_memory.json")["bytes by particles"]
+    lines = [
+        "| particles | UNet | estimator | its optimiser | peak of the process, `sds` | `vsd` |",
+        "|---|---|---|---|---|---|",
+    ]
+    for particles, row in record.items():
+        vsd = row["vsd"]
+        values = (vsd["UNet"], vsd["estimator"], vsd["its moments"])
+        peaks = (row["sds"]["peak of the process"], vsd["peak of the process"])
+        sizes = [f"{value / 2**20:.1f} MiB" for value in values] + [
+            f"{value / 2**20:.0f} MiB" for value in peaks
+        ]
+        lines.append(f"| {particles} | {' | '.join(sizes)} |")
+    return lines
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "losses": losses,
+    "edits": edits,
+    "weightings": weightings,
+    "vsd memory": vsd_memory,
+}
+
+
+def _read(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def _difference(row: dict[str, Any], scale: float, digits: int) -> str:
+    """+0.12 (0.02 to 0.22), bold where the interval leaves out zero."""
+    difference, (low, high) = scale * row["difference"], (scale * value for value in row["interval"])
+    text = f"{difference:+.{digits}f} ({low:.{digits}f} to {high:.{digits}f})".replace("-", "−")
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def page(text: str) -> str:
+    """The page with its tables made again."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"<!-- {match[1]} -->\n" + "\n".join(TABLES[match[1]]()) + "\n<!-- end -->"
+
+    return re.sub(r"<!-- ([a-z ]+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, compare")
+    options = parser.parse_args()
+    text = PAGE.read_text(encoding="utf-8")
+    made = page(text)
+    if options.check:
+        sys.exit(
+            f"{PAGE} differs from the recorded figures: run python {Path(__file__).name}"
+            if made != text
+            else 0
+        )
+    PAGE.write_text(made, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
