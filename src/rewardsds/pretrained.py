@@ -92,3 +92,16 @@ def quiet_loading() -> Iterator[None]:
         diffusers_logger.removeFilter(keep)
         if had_bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Without transformers' warnings about processors of pictures that are not used here."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)

@@ -5,16 +5,21 @@ The modules carry the names of the original checkpoints; their forward passes fo
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import tiny_models
 from rewardsds.priors.diffusion import DiffusionPrior
+from rewardsds.priors.load import load_prior
 from rewardsds.priors.original import multiview_unet, mvdream_parts
 
 CHANNELS, CONTEXT, VIEWS = (64, 128), 64, 4
@@ -414,3 +419,29 @@ def test_what_is_wrong_with_a_checkpoint_is_told(theirs: MVDream, damage: Break,
     damage(state)
     with pytest.raises(ValueError, match=told):
         mvdream_parts(state)
+
+
+def test_a_folder_of_the_community_port_is_the_same_prior(theirs: MVDream, tmp_path: Path) -> None:
+    unet, vae, encoder, scheduler = mvdream_parts(theirs.state_dict(), image_size=256)
+    for part, model in (("vae", vae), ("text_encoder", encoder), ("scheduler", scheduler)):
+        model.save_pretrained(tmp_path / part)  # pyright: ignore[reportArgumentType]
+    tiny_models.tokenizer().save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "unet").mkdir()
+    # Its configuration is of its own class, and its weights have their original names.
+    (tmp_path / "unet" / "config.json").write_text(
+        json.dumps({"_class_name": "MultiViewUNetModel", "image_size": 32, "camera_dim": 16})
+    )
+    own = theirs.model.diffusion_model
+    assert isinstance(own, UNet)
+    weights = {name: value.contiguous() for name, value in own.state_dict().items()}
+    save_file(weights, tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
+    ported = load_prior(tmp_path, "cpu")
+    assert (ported.views, ported.image_size) == (4, 256)
+    ours = DiffusionPrior(unet, vae, encoder, tiny_models.tokenizer(), scheduler)
+    noisy = torch.randn(1, 1, 4, *ours.latent_shape, generator=torch.Generator().manual_seed(0))
+    cameras = torch.eye(4).expand(1, 4, 4, 4)
+    said = [
+        prior.predict(noisy, torch.tensor([300]), prior.condition(["a red car"], "", cameras))
+        for prior in (ported, ours)
+    ]
+    assert torch.equal(said[0].conditional, said[1].conditional)

@@ -110,7 +110,7 @@ def _check_prior(folder: Path) -> list[str]:
     seen = f"{views} views together" if views > 1 else "single pictures"
     return [
         f"{folder}: a prior for {seen} at {prior.image_size} pixels ({prior.prediction_type})",
-        f"{_millions(prior.unet, prior.vae, prior.text_encoder):.1f} million parameters, complete",
+        f"{_millions(prior.network, prior.vae, *prior.text_encoders):.1f} million parameters, complete",
         "one forward pass: finite",
     ]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +15,17 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel
+from transformers.utils.hub import cached_file
 
+from rewardsds.foreign import read_checkpoint
 from rewardsds.pretrained import default_device_and_dtype, quiet_loading
 from rewardsds.priors.base import Condition
 from rewardsds.priors.latent import LatentPrior, Read, frozen
 from rewardsds.priors.multiview import camera_embedding, enable_multiview_attention, is_multiview
+from rewardsds.priors.original import multiview_unet
+
+PORT = "MultiViewUNetModel"
+"""How the community's port of MVDream calls its UNet, whose weights have their original names."""
 
 
 class DiffusionPrior(LatentPrior):
@@ -35,11 +43,14 @@ class DiffusionPrior(LatentPrior):
         tokenizer: Any,
         scheduler: DDPMScheduler,
         views: int = 4,
+        image_size: int | None = None,
     ) -> None:
-        """views: of a multi-view UNet, how many it was trained on together; not read for other UNets."""
+        """views: of a multi-view UNet, how many it was trained on together; not read for other UNets.
+        image_size: pixels of its pictures; None: what the UNet was trained at.
+        """
         # With channels last the UNet's convolutions run 10% faster.
         unet = unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        super().__init__(unet, vae, scheduler.alphas_cumprod, scheduler.config["prediction_type"])
+        super().__init__(unet, vae, scheduler.alphas_cumprod, scheduler.config["prediction_type"], image_size)
         self.text_encoder = frozen(text_encoder)
         self.tokenizer = tokenizer
         self.multiview = is_multiview(unet)
@@ -57,6 +68,7 @@ class DiffusionPrior(LatentPrior):
         source: str | PathLike[str],
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        image_size: int | None = None,
     ) -> DiffusionPrior:
         """Load a folder in the diffusers layout, or a model of the Hugging Face hub by its id.
 
@@ -69,18 +81,32 @@ class DiffusionPrior(LatentPrior):
         with quiet_loading():
             vae_config: Any = AutoencoderKL.load_config(name, subfolder="vae")
             vae_class = AutoencoderTiny if vae_config["_class_name"] == "AutoencoderTiny" else AutoencoderKL
-            unet: Any = UNet2DConditionModel.from_pretrained(name, subfolder="unet", **options)
+            unet_config: Any = UNet2DConditionModel.load_config(name, subfolder="unet")
+            if unet_config["_class_name"] == PORT:
+                unet: Any = multiview_unet(read_checkpoint(_weights(name, "unet"))).to(dtype)  # pyright: ignore
+            else:
+                unet = UNet2DConditionModel.from_pretrained(name, subfolder="unet", **options)
             vae: Any = vae_class.from_pretrained(name, subfolder="vae", **options)
             text_encoder: Any = CLIPTextModel.from_pretrained(
                 name, subfolder="text_encoder", dtype=dtype, use_safetensors=True
             )
             tokenizer = AutoTokenizer.from_pretrained(name, subfolder="tokenizer")
             scheduler: Any = DDPMScheduler.from_pretrained(name, subfolder="scheduler")
-        return cls(unet.to(device), vae.to(device), text_encoder.to(device), tokenizer, scheduler)
+        return cls(
+            unet.to(device), vae.to(device), text_encoder.to(device), tokenizer, scheduler, image_size=image_size
+        )
 
     @property
     def views(self) -> int:
         return self._views
+
+    @property
+    def text_encoders(self) -> Sequence[Any]:
+        return [self.text_encoder]
+
+    @property
+    def sees_cameras(self) -> bool:
+        return self.multiview
 
     def _call(self, latents: Tensor, timesteps: Tensor, text: Read, inputs: dict[str, Any]) -> Tensor:
         return self.network(latents, timesteps, text.states, **inputs).sample
@@ -134,3 +160,13 @@ class DiffusionPrior(LatentPrior):
                 f"the latents are {items} items of {views} views, the cameras have shape {tuple(poses.shape)}"
             )
         return camera_embedding(poses.to(like.device, torch.float32)).to(like.dtype)
+
+
+def _weights(source: str, part: str) -> Path:
+    """The file of weights of a part, in a folder or from the hub."""
+    names = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+    for name in names:
+        found = cached_file(source, name, subfolder=part, _raise_exceptions_for_missing_entries=False)
+        if found is not None:
+            return Path(found)
+    raise ValueError(f"{source} has no weights of its {part}: expected {part}/{names[0]}")

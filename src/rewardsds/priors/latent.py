@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor
 
+from rewardsds.memory import Chunks
 from rewardsds.priors.base import Condition, Prediction
 from rewardsds.priors.parametrisation import (
     PARAMETRISATIONS,
@@ -42,6 +44,8 @@ class LatentPrior(ABC):
 
     tokenizer: Any
     """Of the first text encoder: which words does it know?"""
+    multiple = 1
+    """The sides of a latent are multiples of this."""
 
     def __init__(
         self,
@@ -49,16 +53,31 @@ class LatentPrior(ABC):
         vae: AutoencoderTiny | AutoencoderKL,
         alphas_cumprod: Tensor,
         prediction_type: Parametrisation,
+        image_size: int | None = None,
     ) -> None:
+        """image_size: pixels of its pictures; None: what the network was trained at."""
         if prediction_type not in PARAMETRISATIONS:
             raise ValueError(MISTRUSTED.format(prediction_type, ", ".join(PARAMETRISATIONS)))
         self.prediction_type: Parametrisation = prediction_type
         self.network = frozen(network)
         # Convolutions of these sizes run 30% faster with channels last.
         self.vae = frozen(vae).to(memory_format=torch.channels_last)
+        factor = downsampling(vae)
+        if image_size is not None and (image_size <= 0 or image_size % (factor * self.multiple)):
+            raise ValueError(
+                f"this prior makes pictures of a multiple of {factor * self.multiple} pixels, got {image_size}"
+            )
+        self._size = self._own_size() if image_size is None else image_size // factor
         self._alphas_cumprod = alphas_cumprod.to(device=self._like.device, dtype=torch.float32)
+        self.in_chunks(None)
+        self._texts_rest_on_cpu = False
         self._read: dict[tuple[str, bool], Read] = {}
         self._network_evaluations = 0
+
+    @property
+    @abstractmethod
+    def text_encoders(self) -> Sequence[Any]:
+        """The modules that read texts."""
 
     @abstractmethod
     def _read_text(self, text: str, negative: bool) -> Read:
@@ -71,19 +90,31 @@ class LatentPrior(ABC):
         inputs: what `_inputs` gave.
         """
 
+    def _own_size(self) -> int:
+        """Height and width of the latents that the network was trained at."""
+        return int(self.network.config["sample_size"])
+
+    @property
+    def sees_cameras(self) -> bool:
+        """Whether the network takes poses itself."""
+        return False
+
+    @property
+    def time_embedding(self) -> Any:
+        """The network's embedding of timesteps, (M, …) → (M, C)."""
+        return self.network.time_embedding
+
     def _inputs(self, condition: Condition, axes: tuple[int, int, int, int]) -> dict[str, Any]:
-        """What a network takes beside, for axes (branches, N, B, V)."""
+        """What a network takes beside, for axes (branches, N, B, V); tensors have a row for each of the M latents."""
         return {}
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        size = int(self.network.config["sample_size"])
-        return int(self.network.config["in_channels"]), size, size
+        return int(self.network.config["in_channels"]), self._size, self._size
 
     @property
     def image_size(self) -> int:
-        blocks = self.vae.config.get("encoder_block_out_channels") or self.vae.config["block_out_channels"]
-        return self.latent_shape[1] * 2 ** (len(blocks) - 1)
+        return self._size * downsampling(self.vae)
 
     @property
     def views(self) -> int:
@@ -104,16 +135,24 @@ class LatentPrior(ABC):
             flat = F.interpolate(
                 flat, (self.image_size, self.image_size), mode="bilinear", antialias=True, align_corners=False
             )
-        encoded = self.vae.encode((2.0 * flat - 1.0).to(self.vae.dtype))
-        latents = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()  # pyright: ignore
+        pixels = (2.0 * flat - 1.0).to(self.vae.dtype)
+        latents = self._encode_chunks(lambda rows: self._encoded(pixels[rows]), len(pixels))
         scaled = (latents.float() - self._shift) * self.vae.config["scaling_factor"]
         return scaled.unflatten(0, images.shape[:-3])
 
     def decode(self, latents: Tensor) -> Tensor:
         """(..., D, h, w) → (..., 3, H, W) clamped to [0, 1]; with gradient where the latents carry it."""
         flat = latents.flatten(0, -4) / self.vae.config["scaling_factor"] + self._shift
-        images = self.vae.decode(flat.to(self.vae.dtype)).sample.float()  # pyright: ignore[reportAttributeAccessIssue]
+        images = self._decode_chunks(lambda rows: self._decoded(flat[rows].to(self.vae.dtype)), len(flat)).float()
         return (0.5 * images + 0.5).clamp(0.0, 1.0).unflatten(0, latents.shape[:-3])
+
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        encoded: Any = self.vae.encode(pixels)
+        return encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        decoded: Any = self.vae.decode(latents)  # pyright: ignore[reportArgumentType]
+        return decoded.sample
 
     @property
     def _shift(self) -> float:
@@ -178,19 +217,61 @@ class LatentPrior(ABC):
             text = text if text.ndim == 4 + trailing else text.unsqueeze(3)
             return text.expand(*axes, *text.shape[4:]).flatten(0, 3).to(dtype)
 
-        output = self._call(
-            network_input(noisy, alpha, sigma, self.prediction_type)
-            .expand(len(states), *noisy.shape)
-            .flatten(0, 3)
-            .to(dtype),
-            timesteps[None, :, :, None].expand(axes).flatten(),
-            Read(flat(states, 2), None if pooled[-1] is None else flat(pooled, 1)),
-            self._inputs(condition, axes),
-        )
+        latents = network_input(noisy, alpha, sigma, self.prediction_type).expand(len(states), *noisy.shape)
+        latents = latents.flatten(0, 3).to(dtype)
+        times = timesteps[None, :, :, None].expand(axes).flatten()
+        text = Read(flat(states, 2), None if pooled[-1] is None else flat(pooled, 1))
+        inputs = self._inputs(condition, axes)
+
+        def call(rows: slice) -> Tensor:
+            pooled = None if text.pooled is None else text.pooled[rows]
+            own = {key: value[rows] if isinstance(value, Tensor) else value for key, value in inputs.items()}
+            return self._call(latents[rows], times[rows], Read(text.states[rows], pooled), own)
+
+        # The views of an item see each other, so that they stay together.
+        output = self._network_chunks(call, len(latents), unit=min(views, self.views))
         self._network_evaluations += len(output)
         output = output.float().unflatten(0, axes)
         noise = to_noise(output, noisy, alpha, sigma, self.prediction_type)
         return Prediction(conditional=noise[-1], unconditional=noise[0] if unconditional else None)
+
+    def in_chunks(self, size: int | Literal["auto"] | None) -> None:
+        """At most so many pictures in a call of the network or the autoencoder; see `Chunks`."""
+        self._network_chunks, self._encode_chunks, self._decode_chunks = Chunks(size), Chunks(size), Chunks(size)
+
+    def rest_text_encoders(self) -> None:
+        """Text encoders wait in the CPU's memory, and come to the device for as long as a new text is read."""
+        self._texts_rest_on_cpu = True
+        for encoder in self.text_encoders:
+            encoder.to("cpu")
+
+    @contextmanager
+    def _encoders_at_work(self) -> Iterator[None]:
+        if self._texts_rest_on_cpu:
+            for encoder in self.text_encoders:
+                encoder.to(self._like.device)
+        try:
+            yield
+        finally:
+            if self._texts_rest_on_cpu:
+                self.rest_text_encoders()
+
+    def slice_attention(self) -> None:
+        """Attention one head after the other: slower, with less memory. Raises ValueError where it cannot."""
+        if self.views > 1 or not hasattr(self.network, "set_attention_slice"):
+            kind = "a multi-view network" if self.views > 1 else f"a {type(self.network).__name__}"
+            raise ValueError(
+                f"attention cannot be sliced in {kind}: lower the chunk instead, which saves memory in every network"
+            )
+        self.network.set_attention_slice("auto")
+
+    def tile_autoencoder(self) -> None:
+        """Pictures larger than a tile are encoded and decoded in overlapping tiles, whose seams are blended."""
+        self.vae.enable_tiling()
+
+    def compile(self) -> None:
+        """Compiles the network at its first call (torch.compile): a wait of minutes, then faster steps."""
+        self.network.compile()
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Words that the tokenizer maps to its unknown token; byte-pair tokenizers know every word."""
@@ -216,7 +297,7 @@ class LatentPrior(ABC):
         if not isinstance(text, str):
             return _stack([self._of_item(one, negative) for one in text])
         if (text, negative) not in self._read:
-            with torch.no_grad():
+            with torch.no_grad(), self._encoders_at_work():
                 self._read[text, negative] = self._read_text(text, negative)
         return self._read[text, negative]
 
@@ -224,6 +305,12 @@ class LatentPrior(ABC):
 def _stack(texts: Sequence[Read]) -> Read:
     pooled = [text.pooled for text in texts if text.pooled is not None]
     return Read(torch.stack([text.states for text in texts]), torch.stack(pooled) if pooled else None)
+
+
+def downsampling(vae: Any) -> int:
+    """Pixels for each side of a latent's cell."""
+    blocks = vae.config.get("encoder_block_out_channels") or vae.config["block_out_channels"]
+    return 2 ** (len(blocks) - 1)
 
 
 def frozen(module: Any) -> Any:

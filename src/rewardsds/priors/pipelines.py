@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
@@ -16,12 +17,15 @@ from typing_extensions import Self
 
 from rewardsds.pretrained import default_device_and_dtype, quiet_loading
 from rewardsds.priors.base import Condition
-from rewardsds.priors.latent import LatentPrior, Read, frozen
+from rewardsds.priors.latent import LatentPrior, Read, downsampling, frozen
 from rewardsds.priors.parametrisation import flow_alphas_cumprod, flow_time
+
+FLUX_SIZE = 128
+"""Height and width of FLUX's latents where none is said: 1024 pixels."""
 
 
 class PipelinePrior(LatentPrior):
-    """A prior whose parts and texts a pipeline of diffusers' keeps; text encoders may be missing where it allows that."""
+    """A prior whose parts and texts one of diffusers' pipelines keeps; text encoders may lack where it allows that."""
 
     pipeline_class: type[Any]
     encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -31,9 +35,13 @@ class PipelinePrior(LatentPrior):
     def _take(self, pipeline: Any) -> None:
         self.pipeline = pipeline
         self.tokenizer = pipeline.tokenizer
-        for name in self.encoders:
-            if getattr(pipeline, name, None) is not None:
-                frozen(getattr(pipeline, name))
+        for encoder in self.text_encoders:
+            frozen(encoder)
+
+    @property
+    def text_encoders(self) -> Sequence[Any]:
+        found = [getattr(self.pipeline, name, None) for name in self.encoders]
+        return [encoder for encoder in found if encoder is not None]
 
     @classmethod
     def from_pretrained(
@@ -41,17 +49,19 @@ class PipelinePrior(LatentPrior):
         source: str | PathLike[str],
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        image_size: int | None = None,
     ) -> Self:
         """Load a folder in the diffusers layout, or a model of the Hugging Face hub by its id.
 
         device: CUDA where it is available unless said otherwise. dtype: float32 on the CPU, float16 on CUDA.
+        image_size: pixels of its pictures; None: what the model was trained at.
         """
         device, dtype = default_device_and_dtype(device, dtype)
         with quiet_loading():
             pipeline = cls.pipeline_class.from_pretrained(
-                str(source), torch_dtype=dtype, use_safetensors=True
+                str(source), dtype=dtype, use_safetensors=True
             )
-        return cls(pipeline.to(device))  # pyright: ignore[reportCallIssue]
+        return cls(pipeline.to(device), image_size=image_size)  # pyright: ignore[reportCallIssue]
 
 
 class SDXLPrior(PipelinePrior):
@@ -59,10 +69,13 @@ class SDXLPrior(PipelinePrior):
 
     pipeline_class = StableDiffusionXLPipeline
 
-    def __init__(self, pipeline: StableDiffusionXLPipeline) -> None:
+    def __init__(self, pipeline: StableDiffusionXLPipeline, image_size: int | None = None) -> None:
+        vae: Any = pipeline.vae
+        if vae.dtype == torch.float16 and vae.config["force_upcast"]:
+            vae.float()  # its activations overflow in half precision
         schedule: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
         unet = pipeline.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
-        super().__init__(unet, pipeline.vae, schedule.alphas_cumprod, schedule.config["prediction_type"])
+        super().__init__(unet, vae, schedule.alphas_cumprod, schedule.config["prediction_type"], image_size)
         self._take(pipeline)
 
     def _read_text(self, text: str, negative: bool) -> Read:
@@ -74,13 +87,14 @@ class SDXLPrior(PipelinePrior):
         return Read(states[0].float(), pooled[0].float())
 
     def _call(self, latents: Tensor, timesteps: Tensor, text: Read, inputs: dict[str, Any]) -> Tensor:
-        added = {"text_embeds": text.pooled, "time_ids": inputs["sizes"].expand(len(latents), -1)}
+        added = {"text_embeds": text.pooled, "time_ids": inputs["sizes"]}
         return self.network(latents, timesteps, text.states, added_cond_kwargs=added).sample
 
     def _inputs(self, condition: Condition, axes: tuple[int, int, int, int]) -> dict[str, Any]:
         size = self.image_size
         like = self._like
-        return {"sizes": torch.tensor([[size, size, 0, 0, size, size]], device=like.device, dtype=like.dtype)}
+        sizes = torch.tensor([size, size, 0, 0, size, size], device=like.device, dtype=like.dtype)
+        return {"sizes": sizes.expand(math.prod(axes), -1)}
 
 
 class SD3Prior(PipelinePrior):
@@ -88,9 +102,11 @@ class SD3Prior(PipelinePrior):
 
     pipeline_class = StableDiffusion3Pipeline
 
-    def __init__(self, pipeline: StableDiffusion3Pipeline) -> None:
-        shift = float(pipeline.scheduler.config["shift"])
-        super().__init__(pipeline.transformer, pipeline.vae, flow_alphas_cumprod(shift), "flow_prediction")
+    multiple = 2
+
+    def __init__(self, pipeline: StableDiffusion3Pipeline, image_size: int | None = None) -> None:
+        levels = flow_alphas_cumprod(float(pipeline.scheduler.config["shift"]))
+        super().__init__(pipeline.transformer, pipeline.vae, levels, "flow_prediction", image_size)
         self._take(pipeline)
 
     def _read_text(self, text: str, negative: bool) -> Read:
@@ -98,6 +114,10 @@ class SD3Prior(PipelinePrior):
             text, None, None, device=self._like.device, do_classifier_free_guidance=False
         )
         return Read(states[0].float(), pooled[0].float())
+
+    @property
+    def time_embedding(self) -> Any:
+        return self.network.time_text_embed
 
     def _call(self, latents: Tensor, timesteps: Tensor, text: Read, inputs: dict[str, Any]) -> Tensor:
         times = 1000.0 * _times(self.alphas_cumprod, timesteps)
@@ -117,23 +137,26 @@ class FluxPrior(PipelinePrior):
 
     pipeline_class = FluxPipeline
 
-    def __init__(
-        self, pipeline: FluxPipeline, distilled_guidance: float = 3.5, image_size: int | None = None
-    ) -> None:
-        """distilled_guidance: of the dev models. image_size: pixels, a multiple of 16; None: the pipeline's own."""
-        factor = pipeline.vae_scale_factor
-        pixels = image_size or pipeline.default_sample_size * factor
-        if pixels % (2 * factor):
-            raise ValueError(f"FLUX makes pictures of a multiple of {2 * factor} pixels, got {pixels}")
-        self._size = pixels // factor
-        self.distilled_guidance = distilled_guidance
-        shift = flux_shift(pipeline.scheduler.config, (self._size // 2) ** 2)
-        super().__init__(pipeline.transformer, pipeline.vae, flow_alphas_cumprod(shift), "flow_prediction")
+    multiple = 2
+    distilled_guidance = 3.5
+    """Of the dev models, an input of the network."""
+
+    def __init__(self, pipeline: FluxPipeline, image_size: int | None = None) -> None:
+        size = image_size // downsampling(pipeline.vae) if image_size else FLUX_SIZE
+        levels = flow_alphas_cumprod(flux_shift(pipeline.scheduler.config, (size // 2) ** 2))
+        super().__init__(pipeline.transformer, pipeline.vae, levels, "flow_prediction", image_size)
         self._take(pipeline)
+
+    def _own_size(self) -> int:
+        return FLUX_SIZE
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         return int(self.network.config["in_channels"]) // 4, self._size, self._size
+
+    @property
+    def time_embedding(self) -> Any:
+        return self.network.time_text_embed
 
     def _read_text(self, text: str, negative: bool) -> Read:
         states, pooled, _ = self.pipeline.encode_prompt(text, None, device=self._like.device)
@@ -154,7 +177,7 @@ class FluxPrior(PipelinePrior):
             txt_ids=torch.zeros(text.states.shape[1], 3, device=device, dtype=dtype),
             img_ids=FluxPipeline._prepare_latent_image_ids(count, height // 2, width // 2, device, dtype),
         ).sample
-        factor = self.pipeline.vae_scale_factor
+        factor = downsampling(self.vae)
         return FluxPipeline._unpack_latents(output, height * factor, width * factor, factor)
 
 
@@ -171,11 +194,3 @@ def _times(alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
     """Times s (M,) of a flow at timesteps (M,)."""
     levels = alphas_cumprod[timesteps]
     return flow_time(levels.sqrt(), (1.0 - levels).sqrt())
-
-
-PIPELINES: dict[str, type[PipelinePrior]] = {
-    "StableDiffusionXLPipeline": SDXLPrior,
-    "StableDiffusion3Pipeline": SD3Prior,
-    "FluxPipeline": FluxPrior,
-}
-"""By what `model_index.json` says."""
