@@ -19,9 +19,9 @@ ALLOWED: dict[str, set[str]] = {
     "foreign": set(),
     "pretrained": set(),
     "scenes": set(),
-    "priors": {"pretrained", "foreign"},
-    "rewards": {"pretrained", "foreign"},
-    "distillation": {"scenes.base", "priors.base", "rewards.base", "rewards.views"},
+    "priors": {"pretrained", "foreign", "memory"},
+    "rewards": {"pretrained", "foreign", "memory"},
+    "distillation": {"memory", "scenes.base", "priors.base", "rewards.base", "rewards.views"},
     # a step's record, the scene's contract, and how files are written
     "runs": {
         "distillation",

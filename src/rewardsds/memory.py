@@ -77,7 +77,7 @@ class Chunks:
         self._fits: int | None = None
 
     def __call__(self, run: Callable[[slice], Tensor], count: int, unit: int = 1) -> Tensor:
-        """run: rows → results (rows, …). count: of all rows. unit: so many rows stay together."""
+        """run: rows → their results. count: of all rows. unit: so many rows stay together."""
         size = count if self.size is None or self.size == "auto" else self.size
         size = min(size, self._fits or count)
         while True:

@@ -59,11 +59,12 @@ def test_resizing_is_that_of_pillow(reward: CLIPReward):
 
 
 def test_chunks_change_nothing(reward: CLIPReward):
-    chunked = CLIPReward(reward.model, reward.tokenizer, batch_size=5)
+    chunked = CLIPReward(reward.model, reward.tokenizer)
+    chunked.in_chunks(5)
     images = pictures(3, 2, 2, 3, 16, 16)
     torch.testing.assert_close(chunked(images, PROMPTS), reward(images, PROMPTS))
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
-        CLIPReward(reward.model, reward.tokenizer, batch_size=0)
+    with pytest.raises(ValueError, match="at least 1 row"):
+        chunked.in_chunks(0)
 
 
 def test_each_item_is_scored_against_its_own_prompt(reward: CLIPReward):

@@ -44,6 +44,8 @@ class LatentPrior(ABC):
 
     tokenizer: Any
     """Of the first text encoder: which words does it know?"""
+    distilled_guidance = 3.5
+    """Of networks that take guidance as an input (FLUX dev)."""
     multiple = 1
     """The sides of a latent are multiples of this."""
 

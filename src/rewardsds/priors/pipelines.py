@@ -138,8 +138,6 @@ class FluxPrior(PipelinePrior):
     pipeline_class = FluxPipeline
 
     multiple = 2
-    distilled_guidance = 3.5
-    """Of the dev models, an input of the network."""
 
     def __init__(self, pipeline: FluxPipeline, image_size: int | None = None) -> None:
         size = image_size // downsampling(pipeline.vae) if image_size else FLUX_SIZE

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, CLIPModel, SiglipModel
 
 from rewardsds.pretrained import default_device_and_dtype, quiet_loading
+from rewardsds.rewards.base import ModelReward
 from rewardsds.rewards.pictures import Fit, square
 
 # Published with the original CLIP; used where a checkpoint has no preprocessor_config.json.
@@ -24,7 +25,7 @@ HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 KINDS: dict[str, Any] = {"clip": CLIPModel, "siglip": SiglipModel}
 
 
-class CLIPReward:
+class CLIPReward(ModelReward):
     """Cosine of the projected image and text features, in [−1, 1], meaned over the views of an item.
 
     Any `CLIPModel` or `SiglipModel`. HPSv2 and v2.1 (arXiv 2306.09341) are CLIPs that want their pictures padded;
@@ -38,20 +39,13 @@ class CLIPReward:
         tokenizer: Any,
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
-        batch_size: int | None = None,
         fit: Fit = "crop",
         scaled: bool = False,
     ) -> None:
-        """batch_size: pictures in one call of the model; None is all of them at once.
-        fit: of pictures that are not square. scaled: multiply by the model's logit scale.
-        """
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(
-                f"batch_size must be at least 1, or None for all pictures at once, got {batch_size}"
-            )
+        """fit: of pictures that are not square. scaled: multiply by the model's logit scale."""
+        super().__init__()
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.batch_size = batch_size
         self.fit: Fit = fit
         self.scale = float(self.model.logit_scale.exp()) if scaled else 1.0
         self._mean = torch.tensor(mean, device=model.device).reshape(3, 1, 1)
@@ -64,7 +58,6 @@ class CLIPReward:
         source: str | PathLike[str],
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        batch_size: int | None = None,
         fit: Fit = "crop",
         scaled: bool = False,
     ) -> CLIPReward:
@@ -77,7 +70,7 @@ class CLIPReward:
             model: Any = KINDS[kind].from_pretrained(str(source), dtype=dtype, use_safetensors=True)
             tokenizer = AutoTokenizer.from_pretrained(str(source))
         mean, std = _normalisation(source, HALVES if kind == "siglip" else (CLIP_MEAN, CLIP_STD))
-        return cls(model.to(device), tokenizer, mean, std, batch_size, fit, scaled)
+        return cls(model.to(device), tokenizer, mean, std, fit, scaled)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """images (N, B, V, 3, H, W) in [0, 1], B prompts → cosines (N, B), meaned over V."""
@@ -86,22 +79,26 @@ class CLIPReward:
                 f"images must have shape (candidates, items, views, 3, H, W) with one item for each of "
                 f"{len(prompts)} prompts, got {tuple(images.shape)}"
             )
-        flat = images.flatten(0, 2).to(self._mean.device)
-        chunks = flat.split(self.batch_size or len(flat))
-        image_features = torch.cat([self.image_features(chunk) for chunk in chunks]).unflatten(
-            0, images.shape[:3]
-        )
+        image_features = self.image_features(images.flatten(0, 2)).unflatten(0, images.shape[:3])
         text_features = torch.stack([self.text_features(prompt) for prompt in prompts])
         cosine = torch.einsum("nbvc,bc->nbv", image_features, text_features)
         return self.scale * cosine.mean(dim=2).to(images.device)
 
     def image_features(self, images: Tensor) -> Tensor:
         """(M, 3, H, W) in [0, 1] → unit vectors (M, C), float32. Carries gradient where the images do."""
-        pixels = (
-            square(images, self.model.config.vision_config.image_size, self.fit) - self._mean
-        ) / self._std
-        features = self.model.get_image_features(pixel_values=pixels.to(self.model.dtype)).pooler_output
-        return F.normalize(features.float(), dim=-1)
+        size: int = self.model.config.vision_config.image_size
+
+        def look(rows: slice) -> Tensor:
+            seen = square(images[rows].to(self._mean.device), size, self.fit)
+            pixels = ((seen - self._mean) / self._std).to(self.model.dtype)
+            return self.model.get_image_features(pixel_values=pixels).pooler_output
+
+        return F.normalize(self.chunks(look, len(images)).float(), dim=-1)
+
+    def to(self, device: torch.device | str) -> None:
+        self.model.to(device)
+        self._mean, self._std = self._mean.to(device), self._std.to(device)
+        self._text_features.clear()
 
     def text_features(self, prompt: str) -> Tensor:
         """A unit vector (C,), float32."""

@@ -17,6 +17,7 @@ from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from rewardsds.pretrained import default_device_and_dtype, quiet_loading
+from rewardsds.rewards.base import ModelReward
 from rewardsds.rewards.clip import CLIP_MEAN, CLIP_STD
 from rewardsds.rewards.pictures import square
 
@@ -58,7 +59,7 @@ class ImageRewardNetwork(nn.Module):
         ).last_hidden_state[:, 0]
 
 
-class ImageReward:
+class ImageReward(ModelReward):
     """Standardised scores, about N(0, 1) over the training data, meaned over the views of an item.
 
     Pictures are resized on the device (bicubic, antialiased; the shorter side, then the middle). Carries gradient.
@@ -73,14 +74,13 @@ class ImageReward:
         image_mean: Sequence[float] = CLIP_MEAN,
         image_std: Sequence[float] = CLIP_STD,
         length: int = LENGTH,
-        batch_size: int | None = None,
     ) -> None:
-        """length: of captions in tokens, longer ones are cut. batch_size: pictures in one call; None is all."""
+        """length: of captions in tokens, longer ones are cut."""
+        super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.mean, self.std = mean, std
         self.length = length
-        self.batch_size = batch_size
         device = next(network.parameters()).device
         self._image_mean = torch.tensor(image_mean, device=device).reshape(3, 1, 1)
         self._image_std = torch.tensor(image_std, device=device).reshape(3, 1, 1)
@@ -96,17 +96,14 @@ class ImageReward:
         candidates, items, views = images.shape[:3]
         if images.numel() == 0:
             return images.new_zeros(candidates, items)
-        pixels = self._pixels(images.flatten(0, 2))
-        rows = [self._read(prompt) for prompt in prompts]
-        tokens, mask = (torch.stack(part).to(pixels.device) for part in zip(*rows))
-        each = torch.arange(items, device=pixels.device).repeat_interleave(views).repeat(candidates)
-        size = self.batch_size or len(pixels)
-        scores = torch.cat(
-            [
-                self.network(some, tokens[which], mask[which])
-                for some, which in zip(pixels.split(size), each.split(size))
-            ]
-        )
+        flat = images.flatten(0, 2)
+        tokens, mask = self._tokens_of(prompts)
+        each = torch.arange(items, device=tokens.device).repeat_interleave(views).repeat(candidates)
+
+        def look(rows: slice) -> Tensor:
+            return self.network(self._pixels(flat[rows]), tokens[each[rows]], mask[each[rows]])
+
+        scores = self.chunks(look, len(flat))
         scores = (scores.float() - self.mean) / self.std
         return scores.reshape(candidates, items, views).mean(dim=2).to(images.device)
 
@@ -116,6 +113,16 @@ class ImageReward:
         images = square(images, size)
         dtype = next(self.network.parameters()).dtype
         return ((images - self._image_mean) / self._image_std).to(dtype)
+
+    def to(self, device: torch.device | str) -> None:
+        self.network.to(device)
+        self._image_mean, self._image_std = self._image_mean.to(device), self._image_std.to(device)
+
+    def _tokens_of(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(B, T) of the prompts and their attention mask, on the model's device."""
+        tokens, mask = zip(*[self._read(prompt) for prompt in prompts])
+        device = self._image_mean.device
+        return torch.stack(tokens).to(device), torch.stack(mask).to(device)
 
     def _read(self, prompt: str) -> tuple[Tensor, Tensor]:
         if prompt not in self._tokens:
@@ -150,7 +157,6 @@ class ImageReward:
         folder: str | PathLike[str],
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        batch_size: int | None = None,
     ) -> ImageReward:
         """A folder that `save_pretrained` wrote."""
         device, dtype = default_device_and_dtype(device, dtype)
@@ -172,5 +178,4 @@ class ImageReward:
             config["image_mean"],
             config["image_std"],
             config["length"],
-            batch_size,
         )

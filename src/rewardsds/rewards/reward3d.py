@@ -83,12 +83,9 @@ class Reward3D(ImageReward):
 
     network: Reward3DNetwork  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def __init__(
-        self, network: Reward3DNetwork, tokenizer: Any, length: int = LENGTH, batch_size: int | None = None
-    ) -> None:
-        """batch_size: objects in one call; None is all."""
+    def __init__(self, network: Reward3DNetwork, tokenizer: Any, length: int = LENGTH) -> None:
         std = FUSION_STD if isinstance(network.head, CrossViewFusion) else STD
-        super().__init__(network, tokenizer, MEAN, std, length=length, batch_size=batch_size)  # pyright: ignore
+        super().__init__(network, tokenizer, MEAN, std, length=length)  # pyright: ignore
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """images (N, B, 4, 3, H, W) in [0, 1], B prompts → (N, B)."""
@@ -98,17 +95,14 @@ class Reward3D(ImageReward):
                 f"{VIEWS}, 3, H, W), got {tuple(images.shape)}"
             )
         candidates, items = images.shape[:2]
-        pixels = self._pixels(images.flatten(0, 2))
-        rows = [self._read(prompt) for prompt in prompts]
-        tokens, mask = (torch.stack(part).to(pixels.device) for part in zip(*rows))
-        each = torch.arange(items, device=pixels.device).repeat_interleave(VIEWS).repeat(candidates)
-        size = VIEWS * (self.batch_size or candidates * items)
-        scores = torch.cat(
-            [
-                self.network(some, tokens[which], mask[which])
-                for some, which in zip(pixels.split(size), each.split(size))
-            ]
-        )
+        flat = images.flatten(0, 2)
+        tokens, mask = self._tokens_of(prompts)
+        each = torch.arange(items, device=tokens.device).repeat_interleave(VIEWS).repeat(candidates)
+
+        def look(rows: slice) -> Tensor:
+            return self.network(self._pixels(flat[rows]), tokens[each[rows]], mask[each[rows]])
+
+        scores = self.chunks(look, len(flat), unit=VIEWS)  # the views of an object stay together
         return ((scores.float() - self.mean) / self.std).reshape(candidates, items).to(images.device)
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
@@ -137,7 +131,6 @@ class Reward3D(ImageReward):
         folder: str | PathLike[str],
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        batch_size: int | None = None,
     ) -> Reward3D:
         """A folder that `save_pretrained` wrote."""
         device, dtype = default_device_and_dtype(device, dtype)
@@ -153,7 +146,7 @@ class Reward3D(ImageReward):
             network = Reward3DNetwork(views, head)
             network.load_state_dict(load_file(path / "model.safetensors"))
             tokenizer = AutoTokenizer.from_pretrained(str(path / "tokenizer"))
-        return cls(network.to(device, dtype), tokenizer, config["length"], batch_size)
+        return cls(network.to(device, dtype), tokenizer, config["length"])
 
 
 def _fusion(views: ImageRewardNetwork) -> CrossViewFusion:
