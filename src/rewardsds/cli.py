@@ -42,6 +42,7 @@ commands:
   settings TASK           all settings of image, 3d or edit with their meaning, as a file for --config
   resume RUN              continue a run that was stopped; the result is the same to the bit
   models list             pretrained models that are known by name; also models fetch, convert and check
+  doctor                  the machine, the models that are there, what fits, and what to run
   toybox show PROMPT      true pictures of a prompt from the world that the embedded prior was trained on
   toybox train            train the embedded models again
 
@@ -73,6 +74,18 @@ class Make:
     """Settings file, for example a run's settings.yaml; settings given here count before it."""
     preset: PresetName | None = None
     """Named settings: small, medium, large (what is spent on the reward), paper; --config counts before them."""
+
+
+@dataclass
+class Doctor:
+    """What this machine has, which models are there, what fits into its memory, and what to run."""
+
+    candidates: int = 10
+    """N: noises tried at a step, which memory is planned for."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.candidates <= 1024:
+            raise SettingsError(f"candidates is {self.candidates}: expected 1 to 1024")
 
 
 @dataclass
@@ -270,11 +283,17 @@ def _dispatch(argv: list[str]) -> int:
         return _resume(rest)
     if command == "models":
         return _models(rest)
+    if command == "doctor":
+        made = _parse(Doctor, rest, "rewardsds doctor")
+        from rewardsds.models.doctor import doctor
+
+        print(*doctor(made.candidates), sep="\n")
+        return 0
     if command == "toybox":
         return _toybox(rest)
     given = f"unknown command {command!r}" if command else "no command"
     raise SettingsError(
-        f"{given}: expected image, 3d, edit, settings, resume, models or toybox; see `rewardsds --help`"
+        f"{given}: expected image, 3d, edit, settings, resume, models, doctor or toybox; see `rewardsds --help`"
     )
 
 
@@ -378,7 +397,7 @@ def _models(argv: list[str]) -> int:
         return _list_models()
     if command == "fetch":
         made = _parse(FetchModel, rest, "rewardsds models fetch")
-        from rewardsds.models.catalogue import known
+        from rewardsds.catalogue import known
         from rewardsds.models.fetch import fetch
 
         print(fetch(known(made.name), made.revision, made.folder))
@@ -405,7 +424,7 @@ def _models(argv: list[str]) -> int:
 
 
 def _list_models() -> int:
-    from rewardsds.models.catalogue import KNOWN
+    from rewardsds.catalogue import KNOWN
 
     for model in KNOWN:
         print(f"{model.name:14} --{model.kind:7} {model.purpose}")

@@ -72,7 +72,9 @@ class Chunks:
 
     def __init__(self, size: int | Literal["auto"] | None = None) -> None:
         if size is not None and size != "auto" and size < 1:
-            raise ValueError(f"a chunk holds at least 1 row, or is 'auto', or None for all at once, got {size}")
+            raise ValueError(
+                f"a chunk holds at least 1 row, or is 'auto', or None for all at once, got {size}"
+            )
         self.size = size
         self._fits: int | None = None
 

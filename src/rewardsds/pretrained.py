@@ -15,6 +15,8 @@ from typing import TypeVar
 import torch
 from safetensors import SafetensorError
 
+from rewardsds.catalogue import find
+
 Model = TypeVar("Model")
 
 
@@ -50,27 +52,46 @@ def default_device_and_dtype(
 def load_from(
     source: str | PathLike[str], what: str, examples: str, load: Callable[[str | Path], Model]
 ) -> Model:
-    """Call `load` with a folder, or with the hub id if there is no such folder.
+    """Call `load` with a folder; or with a hub id if there is no such folder, a known model's with all of its mirrors.
 
     what: the kind of model, for messages ("prior"). examples: what else could have been given.
 
-    Raises ValueError in one line: where was looked, or why the files could not be read.
+    Raises ValueError in one line: where was looked and what can be done, or why the files could not be read.
     """
     folder = Path(source).expanduser()
-    try:
-        if folder.is_dir():
+    if folder.is_dir():
+        try:
             return load(folder)
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(source)):
-            raise ValueError(f"no {what} at {folder.absolute()}: give {examples}")
-        return load(str(source))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if folder.is_dir():
-            raise ValueError(f"the {what} in {folder.absolute()} cannot be read: {reason}") from error
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise ValueError(f"the {what} in {folder.absolute()} cannot be read: {_reason(error)}") from error
+    model = find(str(source))
+    if model is not None and model.recipe is not None:
         raise ValueError(
-            f"no {what} {str(source)!r}: there is no folder {folder.absolute()}, and the Hugging Face hub "
-            f"did not give it ({reason})"
-        ) from error
+            f"{model.name} comes as its authors' file: get it with `rewardsds models fetch {model.name}`, convert it "
+            f"with `rewardsds models convert {model.recipe} FILE FOLDER`, and give that folder as the {what}"
+        )
+    ids = [str(source)] if model is None or model.name != source else list(model.repos)
+    if model is None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(source)):
+        raise ValueError(f"no {what} at {folder.absolute()}: give {examples}")
+    failures: list[str] = []
+    for name in ids:
+        try:
+            return load(name)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            failures.append(f"{name}: {_reason(error)}")
+    advice = ""
+    if model is not None:
+        mirrors = [repo for repo in model.repos if repo not in ids]
+        advice = f"; get it with `rewardsds models fetch {model.name}`"
+        advice += f", which also asks {', '.join(mirrors)}" if mirrors else ""
+    raise ValueError(
+        f"no {what} {str(source)!r}: there is no folder {folder.absolute()}, and the Hugging Face hub did not give it "
+        f"({'; '.join(failures)}){advice}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager

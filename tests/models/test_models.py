@@ -21,7 +21,7 @@ import tiny_models
 from priors.test_original import MVDream
 from rewards.test_original import OpenCLIP, image_reward_state, linear
 from rewardsds.cli import main
-from rewardsds.models.catalogue import KNOWN
+from rewardsds.catalogue import KNOWN
 from rewardsds.models.check import recipe_of
 from rewardsds.priors.load import load_prior
 from rewardsds.rewards.clip import CLIPReward

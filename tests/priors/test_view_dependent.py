@@ -30,7 +30,9 @@ def prior(tiny_single_view_prior_folder: Path) -> LatentPrior:
 
 def poses(azimuths: list[float], elevation: float = 10.0) -> Tensor:
     at = torch.deg2rad(torch.tensor([azimuths]))
-    return orbit(at, torch.tensor(math.radians(elevation)), torch.tensor(2.0), torch.tensor(0.7)).camera_to_world
+    return orbit(
+        at, torch.tensor(math.radians(elevation)), torch.tensor(2.0), torch.tensor(0.7)
+    ).camera_to_world
 
 
 def test_words_by_where_the_camera_stands(prior: LatentPrior):

@@ -221,7 +221,12 @@ def test_every_setting_is_read_by_something(
             video_size=16,
             video_frames=2,
             view_prompts={  # pyright: ignore[reportArgumentType]
-                "use": "on", "perp_neg": True, "front": "", "side": "", "back": "", "overhead": ""
+                "use": "on",
+                "perp_neg": True,
+                "front": "",
+                "side": "",
+                "back": "",
+                "overhead": "",
             },
         ),
     ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rewardsds.errors import RewardsdsError
 from rewardsds.foreign import read_checkpoint
-from rewardsds.models.catalogue import Recipe
+from rewardsds.catalogue import Recipe
 
 
 def check(path: Path) -> list[str]:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from rewardsds.errors import RewardsdsError
 from rewardsds.foreign import read_checkpoint
-from rewardsds.models.catalogue import BERT, CLIP_H, CLIP_L, SD21_BASE, Recipe
+from rewardsds.catalogue import BERT, CLIP_H, CLIP_L, SD21_BASE, Recipe
 from rewardsds.pretrained import quiet_loading
 
 COMPANIONS: dict[Recipe, str] = {

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from rewardsds.errors import RewardsdsError
-from rewardsds.models.catalogue import KnownModel
+from rewardsds.catalogue import KnownModel
 
 LAYOUT = ("*.json", "*.txt", "*.model", "*.safetensors")
 """What models in the diffusers and transformers layouts are made of, without pickles."""

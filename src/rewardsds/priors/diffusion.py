@@ -93,7 +93,12 @@ class DiffusionPrior(LatentPrior):
             tokenizer = AutoTokenizer.from_pretrained(name, subfolder="tokenizer")
             scheduler: Any = DDPMScheduler.from_pretrained(name, subfolder="scheduler")
         return cls(
-            unet.to(device), vae.to(device), text_encoder.to(device), tokenizer, scheduler, image_size=image_size
+            unet.to(device),
+            vae.to(device),
+            text_encoder.to(device),
+            tokenizer,
+            scheduler,
+            image_size=image_size,
         )
 
     @property

@@ -145,7 +145,9 @@ class LatentPrior(ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """(..., D, h, w) → (..., 3, H, W) clamped to [0, 1]; with gradient where the latents carry it."""
         flat = latents.flatten(0, -4) / self.vae.config["scaling_factor"] + self._shift
-        images = self._decode_chunks(lambda rows: self._decoded(flat[rows].to(self.vae.dtype)), len(flat)).float()
+        images = self._decode_chunks(
+            lambda rows: self._decoded(flat[rows].to(self.vae.dtype)), len(flat)
+        ).float()
         return (0.5 * images + 0.5).clamp(0.0, 1.0).unflatten(0, latents.shape[:-3])
 
     def _encoded(self, pixels: Tensor) -> Tensor:
@@ -239,7 +241,11 @@ class LatentPrior(ABC):
 
     def in_chunks(self, size: int | Literal["auto"] | None) -> None:
         """At most so many pictures in a call of the network or the autoencoder; see `Chunks`."""
-        self._network_chunks, self._encode_chunks, self._decode_chunks = Chunks(size), Chunks(size), Chunks(size)
+        self._network_chunks, self._encode_chunks, self._decode_chunks = (
+            Chunks(size),
+            Chunks(size),
+            Chunks(size),
+        )
 
     def rest_text_encoders(self) -> None:
         """Text encoders wait in the CPU's memory, and come to the device for as long as a new text is read."""

@@ -58,9 +58,7 @@ class PipelinePrior(LatentPrior):
         """
         device, dtype = default_device_and_dtype(device, dtype)
         with quiet_loading():
-            pipeline = cls.pipeline_class.from_pretrained(
-                str(source), dtype=dtype, use_safetensors=True
-            )
+            pipeline = cls.pipeline_class.from_pretrained(str(source), dtype=dtype, use_safetensors=True)
         return cls(pipeline.to(device), image_size=image_size)  # pyright: ignore[reportCallIssue]
 
 

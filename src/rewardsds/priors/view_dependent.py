@@ -174,7 +174,9 @@ class ViewDependentPrior:
         extras[PERPENDICULAR] = [
             (side, pushed[..., index]) for index, side in enumerate(sides[:2]) if pushed[..., index].any()
         ]
-        return replace(own, prompts=seen, embeddings=blend([side.embeddings for side in sides]), extras=extras)
+        return replace(
+            own, prompts=seen, embeddings=blend([side.embeddings for side in sides]), extras=extras
+        )
 
     def predict(
         self, noisy: Tensor, timesteps: Tensor, condition: Condition, unconditional: bool = True

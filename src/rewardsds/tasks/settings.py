@@ -152,7 +152,9 @@ class GraderSettings(Settings):
         description="Base address of the endpoint. null: OPENAI_BASE_URL, else OpenAI's.",
     )
     budget: int | None = Field(
-        default=None, ge=1, description="Questions that a run may ask; known answers are free. null: any number."
+        default=None,
+        ge=1,
+        description="Questions that a run may ask; known answers are free. null: any number.",
     )
     retries: int = Field(
         default=4, ge=0, le=100, description="How often a question is asked again where the endpoint fails."
@@ -171,7 +173,9 @@ class ViewPromptSettings(Settings):
         default="auto",
         description="Whether words about the view follow the prompt. auto: where the prior sees single pictures.",
     )
-    front: str = Field(default=", front view", max_length=200, description="What follows the prompt in front.")
+    front: str = Field(
+        default=", front view", max_length=200, description="What follows the prompt in front."
+    )
     side: str = Field(default=", side view", max_length=200, description="And at the sides.")
     back: str = Field(default=", back view", max_length=200, description="And behind.")
     overhead: str = Field(default=", overhead view", max_length=200, description="And from above.")
@@ -239,7 +243,8 @@ class DistillationSettings(RunSettings):
         description="Text encoders wait in the CPU's memory, and so does the reward after its K steps.",
     )
     attention_slicing: bool = Field(
-        default=False, description="One attention head after the other: slower, less memory; UNets of single pictures."
+        default=False,
+        description="One attention head after the other: slower, less memory; UNets of single pictures.",
     )
     vae_tiling: bool = Field(
         default=False, description="Encode and decode large pictures in overlapping tiles: less memory."

@@ -70,6 +70,38 @@ KNOWN = (
         needs=(SD21_BASE,),
     ),
     KnownModel(
+        name="sdxl",
+        kind="prior",
+        purpose="Stable Diffusion XL at 1024 pixels",
+        repos=("stabilityai/stable-diffusion-xl-base-1.0",),
+        parameters=3469,
+        licence="OpenRAIL++-M",
+    ),
+    KnownModel(
+        name="sd-3-medium",
+        kind="prior",
+        purpose="Stable Diffusion 3 medium at 1024 pixels, a flow; its page asks for consent",
+        repos=("stabilityai/stable-diffusion-3-medium-diffusers",),
+        parameters=7692,
+        licence="Stability AI Community",
+    ),
+    KnownModel(
+        name="flux-dev",
+        kind="prior",
+        purpose="FLUX.1 dev at 1024 pixels, a flow with distilled guidance; its page asks for consent",
+        repos=("black-forest-labs/FLUX.1-dev",),
+        parameters=16871,
+        licence="FLUX.1-dev non-commercial",
+    ),
+    KnownModel(
+        name="flux-schnell",
+        kind="prior",
+        purpose="FLUX.1 schnell at 1024 pixels, a flow for few steps",
+        repos=("black-forest-labs/FLUX.1-schnell",),
+        parameters=16863,
+        licence="Apache-2.0",
+    ),
+    KnownModel(
         name="clip-l",
         kind="reward",
         purpose="CLIP ViT-L/14, the paper's CLIPScore",
@@ -84,6 +116,17 @@ KNOWN = (
         repos=("google/siglip-base-patch16-224",),
         parameters=203,
         licence="Apache-2.0",
+    ),
+    KnownModel(
+        name="aesthetic-v2",
+        kind="reward",
+        purpose="LAION's aesthetic MLP on CLIP ViT-L/14, beside that CLIP",
+        repos=("trl-lib/ddpo-aesthetic-predictor",),
+        files=("aesthetic-model.pth",),
+        parameters=429,
+        licence="Apache-2.0",
+        recipe="aesthetic",
+        needs=(CLIP_L,),
     ),
     KnownModel(
         name="image-reward",
@@ -119,6 +162,17 @@ KNOWN = (
         needs=(CLIP_H,),
     ),
     KnownModel(
+        name="reward3d",
+        kind="reward",
+        purpose="Reward3D of DreamReward, on four views of an object",
+        repos=("yejunliang23/Reward3D",),
+        files=("Reward3D_Scorer.pt",),
+        parameters=446,
+        licence="MIT",
+        recipe="reward3d",
+        needs=(BERT,),
+    ),
+    KnownModel(
         name="pickscore",
         kind="reward",
         purpose="PickScore, CLIP-H trained on the choices of users",
@@ -136,3 +190,8 @@ def known(name: str) -> KnownModel:
             return model
     names = ", ".join(model.name for model in KNOWN)
     raise RewardsdsError(f"no model {name!r} is known by name: expected one of {names}")
+
+
+def find(source: str) -> KnownModel | None:
+    """By its name or by one of its ids on the hub."""
+    return next((model for model in KNOWN if source == model.name or source in model.repos), None)
