@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,12 @@ def main() -> None:
     rows = []
     for name in options.rewards:
         reward: Any = load_reward(name, device, torch.float32)
+        by_pil: Callable[[Any, Tensor], list[float]]
         by_pil = clip_by_pil if isinstance(reward, CLIPReward) else image_reward_by_pil
         ours = reward(images[:, None, None], [PROMPT])[:, 0].cpu()
         theirs = torch.tensor(by_pil(reward, images))
-        batched = rate(lambda: reward(images[:, None, None], [PROMPT]), len(images), options.repeats, device)
-        alone = rate(lambda: by_pil(reward, images), len(images), options.repeats, device)
+        batched = rate(partial(reward, images[:, None, None], [PROMPT]), len(images), options.repeats, device)
+        alone = rate(partial(by_pil, reward, images), len(images), options.repeats, device)
         rows.append(
             {
                 "reward": name,

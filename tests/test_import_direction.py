@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "pretrained": {"catalogue"},
     "scenes": set(),
     "priors": {"pretrained", "foreign", "memory"},
-    "rewards": {"pretrained", "foreign", "memory"},
+    "rewards": {"catalogue", "pretrained", "foreign", "memory"},
     "distillation": {"memory", "scenes.base", "priors.base", "rewards.base", "rewards.views"},
     # a step's record, the scene's contract, and how files are written
     "runs": {

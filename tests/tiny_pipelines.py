@@ -67,14 +67,14 @@ def t5_encoder(width: int) -> T5EncoderModel:
 
 def autoencoder(channels: int, **config: Any) -> AutoencoderKL:
     """Pictures of twice the latents' size."""
-    return AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=channels,
-        norm_num_groups=4,
-        **config,
-    )
+    sizes: dict[str, Any] = {
+        "block_out_channels": (8, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "latent_channels": channels,
+        "norm_num_groups": 4,
+    }
+    return AutoencoderKL(**sizes, **config)
 
 
 def save_sdxl(folder: Path, prediction_type: str = "epsilon") -> Path:
@@ -87,7 +87,7 @@ def save_sdxl(folder: Path, prediction_type: str = "epsilon") -> Path:
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             cross_attention_dim=24 + 32,
-            attention_head_dim=(2, 4),
+            attention_head_dim=(2, 4),  # pyright: ignore[reportArgumentType]
             norm_num_groups=8,
             use_linear_projection=True,
             addition_embed_type="text_time",
@@ -101,7 +101,7 @@ def save_sdxl(folder: Path, prediction_type: str = "epsilon") -> Path:
             tokenizer=clip_tokenizer(),
             tokenizer_2=clip_tokenizer(),
             unet=unet,
-            scheduler=EulerDiscreteScheduler(
+            scheduler=EulerDiscreteScheduler(  # pyright: ignore[reportArgumentType]
                 beta_start=0.00085,
                 beta_end=0.012,
                 beta_schedule="scaled_linear",

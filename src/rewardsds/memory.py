@@ -80,8 +80,7 @@ class Chunks:
 
     def __call__(self, run: Callable[[slice], Tensor], count: int, unit: int = 1) -> Tensor:
         """run: rows → their results. count: of all rows. unit: so many rows stay together."""
-        size = count if self.size is None or self.size == "auto" else self.size
-        size = min(size, self._fits or count)
+        size: int = self.size if isinstance(self.size, int) else self._fits or count
         while True:
             size = max(unit, size // unit * unit)
             try:

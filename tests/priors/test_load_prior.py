@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from rewardsds import pretrained
+from rewardsds.priors.latent import LatentPrior
 from rewardsds.priors.load import load_prior
+
+
+def parts_of(prior: LatentPrior) -> dict[str, Any]:
+    return {"unet": prior.network, "vae": prior.vae, "text_encoder": prior.text_encoders[0]}
 
 
 def test_a_folder_given_as_text_or_path(tiny_prior_folder: Path):
     for source in (tiny_prior_folder, str(tiny_prior_folder)):
         prior = load_prior(source, device="cpu")
-        assert prior.unet.dtype == torch.float32
-        assert prior.unet.device.type == "cpu"
+        assert prior.network.dtype == torch.float32
+        assert prior.network.device.type == "cpu"
 
 
 def test_precision_is_that_asked_for_whatever_the_file_has(tiny_prior_folder: Path, tmp_path: Path):
     half = tmp_path / "half"
     shutil.copytree(tiny_prior_folder, half)
     prior = load_prior(tiny_prior_folder, device="cpu")
-    for part in ("unet", "vae", "text_encoder"):
-        getattr(prior, part).half().save_pretrained(half / part)
+    for part, model in parts_of(prior).items():
+        model.half().save_pretrained(half / part)
     loaded = load_prior(half, device="cpu")
-    for part in ("unet", "vae", "text_encoder"):
-        assert {p.dtype for p in getattr(loaded, part).parameters()} == {torch.float32}
+    for model in parts_of(loaded).values():
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
     lower = load_prior(tiny_prior_folder, device="cpu", dtype=torch.bfloat16)
-    assert {p.dtype for p in lower.unet.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in lower.network.parameters()} == {torch.bfloat16}
     noisy = torch.randn(1, 1, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     prediction = lower.predict(noisy, torch.tensor([5]), lower.condition(["a"]))
     assert prediction.conditional.dtype == torch.float32

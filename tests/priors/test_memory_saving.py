@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_models
 from rewardsds.priors.base import Prediction
 from rewardsds.priors.latent import LatentPrior
 from rewardsds.priors.load import load_prior

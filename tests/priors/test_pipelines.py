@@ -75,7 +75,7 @@ def test_sdxl_predicts_what_the_pipeline_does(folders: dict[str, Path], name: st
     unwanted, wanted = heard.answer
     condition = prior.condition([PROMPT], NEGATIVE)
     prediction = prior.predict(one(noisy), t.reshape(1), condition)
-    levels = pipeline.scheduler.alphas_cumprod[t]
+    levels: Tensor = pipeline.scheduler.alphas_cumprod[t]  # pyright: ignore[reportAttributeAccessIssue]
     for ours, theirs in ((prediction.conditional, wanted), (prediction.unconditional, unwanted)):
         noise = theirs if name == "sdxl" else levels.sqrt() * theirs + (1 - levels).sqrt() * noisy[0]
         assert ours is not None

@@ -156,3 +156,16 @@ def test_a_siglip_gives_its_own_cosines(tmp_path: Path):
     logits = (output.logits_per_image - model.logit_bias.detach()) / model.logit_scale.detach().exp()
     expected = torch.stack([logits[0::2, 0], logits[1::2, 1]], dim=1)
     torch.testing.assert_close(reward(images, PROMPTS), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_without_a_tokenizer_takes_that_of_another(
+    tiny_clip_folder: Path, tmp_path: Path, reward: CLIPReward
+) -> None:
+    """PickScore's repository holds the model, and CLIP-H's the rest."""
+    reward.model.save_pretrained(tmp_path)
+    found = CLIPReward.from_pretrained(tmp_path, "cpu", processor=str(tiny_clip_folder))
+    images = pictures(2, 2, 1, 3, 16, 16)
+    torch.testing.assert_close(found(images, PROMPTS), reward(images, PROMPTS))
+    (tmp_path / "reward.json").write_text(json.dumps({"scaled": True, "processor": str(tiny_clip_folder)}))
+    scale = float(reward.model.logit_scale.exp())
+    torch.testing.assert_close(load_reward(tmp_path, "cpu")(images, PROMPTS), scale * reward(images, PROMPTS))

@@ -1,4 +1,4 @@
-"""The command with models in their published formats, small and random: every option of theirs, from a prompt to files."""
+"""The command with models in their published formats, small and random: their options, from a prompt to files."""
 
 from __future__ import annotations
 
@@ -165,8 +165,8 @@ def test_a_run_goes_on_without_a_grader_that_fails(
     said = capsys.readouterr().err
     assert "http://127.0.0.1:9/v1 cannot be reached" in said
     assert "rewardsds resume" in said
+    options = ["--reward-failures", "skip", "--out", str(tmp_path / "skip")]
     with pytest.warns(UserWarning, match="going on without the reward GraderReward"):
-        options = ["--reward-failures", "skip", "--out", str(tmp_path / "skip")]
         assert main(["image", "a red car", *given, *grader, *options]) == 0
     monkeypatch.delenv("OPENAI_API_KEY")
     assert main(["image", "a red car", *given, *grader, "--out", str(tmp_path / "no-key")]) == 1

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rewardsds.catalogue import Recipe
 from rewardsds.errors import RewardsdsError
 from rewardsds.foreign import read_checkpoint
-from rewardsds.catalogue import Recipe
 
 
 def check(path: Path) -> list[str]:

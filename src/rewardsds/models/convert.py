@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from rewardsds.catalogue import BERT, CLIP_H, CLIP_L, SD21_BASE, Recipe
 from rewardsds.errors import RewardsdsError
 from rewardsds.foreign import read_checkpoint
-from rewardsds.catalogue import BERT, CLIP_H, CLIP_L, SD21_BASE, Recipe
 from rewardsds.pretrained import quiet_loading
 
 COMPANIONS: dict[Recipe, str] = {

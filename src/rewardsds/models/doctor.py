@@ -12,8 +12,8 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from rewardsds.hardware import hardware
 from rewardsds.catalogue import KNOWN, known
+from rewardsds.hardware import hardware
 from rewardsds.pretrained import embedded_weights
 
 GIB = 2**30

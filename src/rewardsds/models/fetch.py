@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rewardsds.errors import RewardsdsError
 from rewardsds.catalogue import KnownModel
+from rewardsds.errors import RewardsdsError
 
 LAYOUT = ("*.json", "*.txt", "*.model", "*.safetensors")
 """What models in the diffusers and transformers layouts are made of, without pickles."""

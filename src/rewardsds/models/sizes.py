@@ -25,15 +25,15 @@ META = torch.device("meta")
 
 
 def autoencoder(channels: int = 4, **config: Any) -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=channels,
-        sample_size=512,
-        **config,
-    )
+    sizes: dict[str, Any] = {
+        "block_out_channels": (128, 256, 512, 512),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 2,
+        "latent_channels": channels,
+        "sample_size": 512,
+    }
+    return AutoencoderKL(**sizes, **config)
 
 
 def clip_text(width: int, layers: int, heads: int, activation: str = "gelu") -> CLIPTextModel:
@@ -60,7 +60,6 @@ def t5_text() -> T5EncoderModel:
             num_heads=64,
             vocab_size=32128,
             feed_forward_proj="gated-gelu",
-            tie_word_embeddings=False,
         )
     )
 
@@ -78,7 +77,7 @@ def stable_diffusion_2(sample_size: int = 64, **config: Any) -> DiffusionPrior:
     unet = UNet2DConditionModel(
         sample_size=sample_size,
         block_out_channels=(320, 640, 1280, 1280),
-        attention_head_dim=[5, 10, 20, 20],
+        attention_head_dim=[5, 10, 20, 20],  # pyright: ignore[reportArgumentType]
         cross_attention_dim=1024,
         use_linear_projection=True,
         **config,
@@ -100,7 +99,7 @@ def sdxl() -> LatentPrior:
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=[1, 2, 10],  # pyright: ignore[reportArgumentType]
-        attention_head_dim=[5, 10, 20],
+        attention_head_dim=[5, 10, 20],  # pyright: ignore[reportArgumentType]
         cross_attention_dim=2048,
         use_linear_projection=True,
         addition_embed_type="text_time",

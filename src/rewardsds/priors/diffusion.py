@@ -58,10 +58,6 @@ class DiffusionPrior(LatentPrior):
             enable_multiview_attention(unet)
         self._views = views if self.multiview else 1
 
-    @property
-    def unet(self) -> Any:
-        return self.network
-
     @classmethod
     def from_pretrained(
         cls,

@@ -64,7 +64,7 @@ def multiview_unet(state: Mapping[str, Tensor], sample_size: int = 32) -> UNet2D
     )
     try:
         config = _unet_config(state, sample_size)
-        unet = UNet2DConditionModel.from_config(config)
+        unet: Any = UNet2DConditionModel.from_config(config)
         weights = convert_ldm_unet_checkpoint(
             {UNET + name: value for name, value in state.items()}, dict(unet.config)
         )
@@ -117,15 +117,14 @@ def autoencoder(state: Mapping[str, Tensor]) -> AutoencoderKL:
     try:
         levels = count(state, r"encoder\.down\.")
         channels = [state[f"encoder.down.{level}.block.0.conv2.weight"].shape[0] for level in range(levels)]
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            block_out_channels=tuple(channels),
-            layers_per_block=count(state, r"encoder\.down\.0\.block\."),
-            latent_channels=state["decoder.conv_in.weight"].shape[1],
-            norm_num_groups=GROUPS,
-            scaling_factor=SCALING,
-        )
+        sizes: dict[str, Any] = {
+            "down_block_types": ("DownEncoderBlock2D",) * levels,
+            "up_block_types": ("UpDecoderBlock2D",) * levels,
+            "block_out_channels": tuple(channels),
+            "layers_per_block": count(state, r"encoder\.down\.0\.block\."),
+            "latent_channels": state["decoder.conv_in.weight"].shape[1],
+        }
+        vae = AutoencoderKL(**sizes, norm_num_groups=GROUPS, scaling_factor=SCALING)
         weights = convert_ldm_vae_checkpoint(
             {VAE + name: value for name, value in state.items()}, dict(vae.config)
         )

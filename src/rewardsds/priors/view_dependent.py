@@ -1,7 +1,8 @@
 """View-dependent prompting, for priors that know no cameras: what is seen from where is said in words.
 
-Without it such a prior puts a face on every side of an object (the Janus problem). Words after the prompt are DreamFusion's
-(arXiv 2209.14988, section 3.2); blending them and pushing off the wrong ones is Perp-Neg (arXiv 2304.04968).
+Without it such a prior puts a face on every side of an object (the Janus problem). Words after the prompt are
+DreamFusion's (arXiv 2209.14988, section 3.2); blending them and pushing off the wrong ones is Perp-Neg
+(arXiv 2304.04968).
 """
 
 from __future__ import annotations

@@ -34,6 +34,10 @@ class ModelReward(ABC):
         self.chunks = Chunks(size)
 
     @abstractmethod
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """As in `Reward`."""
+
+    @abstractmethod
     def to(self, device: torch.device | str) -> None:
         """Moves all of it. Pictures are scored where the model is, and scores come back to where the pictures are."""
 

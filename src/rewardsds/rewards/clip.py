@@ -60,16 +60,20 @@ class CLIPReward(ModelReward):
         dtype: torch.dtype | None = None,
         fit: Fit = "crop",
         scaled: bool = False,
+        processor: str | None = None,
     ) -> CLIPReward:
-        """Load a folder or a hub id. device: CUDA where it is; dtype: float32 on the CPU, float16 on CUDA."""
+        """Load a folder or a hub id. device: CUDA where it is; dtype: float32 on the CPU, float16 on CUDA.
+
+        processor: folder or hub id of the tokenizer and of the pictures' mean, where they lie elsewhere.
+        """
         device, dtype = default_device_and_dtype(device, dtype)
         with quiet_loading():
             kind = AutoConfig.from_pretrained(str(source)).model_type
             if kind not in KINDS:
                 raise ValueError(f"{source} is a {kind} model; a CLIP score needs one of {', '.join(KINDS)}")
             model: Any = KINDS[kind].from_pretrained(str(source), dtype=dtype, use_safetensors=True)
-            tokenizer = AutoTokenizer.from_pretrained(str(source))
-        mean, std = _normalisation(source, HALVES if kind == "siglip" else (CLIP_MEAN, CLIP_STD))
+            tokenizer = AutoTokenizer.from_pretrained(str(processor or source))
+        mean, std = _normalisation(processor or source, HALVES if kind == "siglip" else (CLIP_MEAN, CLIP_STD))
         return cls(model.to(device), tokenizer, mean, std, fit, scaled)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -98,10 +98,9 @@ class GraderReward:
                 f"{len(wanted)} more questions are needed: raise the budget, or lower candidates or reward_steps"
             )
         self.asked += len(wanted)
+        asked = [(pictures[place], prompts[place[1]]) for place in wanted.values()]
         with ThreadPoolExecutor(self.parallel) as pool:
-            answers = pool.map(
-                lambda item: self._ask(pictures[item[1]], prompts[item[1][1]]), list(wanted.items())
-            )
+            answers = pool.map(self._ask, *zip(*asked)) if asked else ()
             for key, answer in zip(wanted, answers, strict=True):
                 self._keep(key, answer)
         scores = [[self._known[keys[n, b]] for b in range(len(prompts))] for n in range(len(sheets))]

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 import torch
 
+from rewardsds.catalogue import CLIP_H
 from rewardsds.pretrained import default_device_and_dtype, installed_weights, load_from
 from rewardsds.rewards.aesthetic import AestheticReward
 from rewardsds.rewards.base import ModelReward, Reward
@@ -86,7 +87,7 @@ def load_reward(
 def _from_folder(found: str | Path, device: torch.device, dtype: torch.dtype) -> ModelReward:
     """A CLIP, an aesthetic head beside its CLIP, or an ImageReward: by what the folder holds."""
     if not isinstance(found, Path):
-        return CLIPReward.from_pretrained(found, device, dtype)
+        return CLIPReward.from_pretrained(found, device, dtype, **OF_ID.get(found, {}))
     file = found / "config.json"
     config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     kind = config.get("model_type")
@@ -111,6 +112,8 @@ def _from_folder(found: str | Path, device: torch.device, dtype: torch.dtype) ->
 
 
 GRADER = "grader:"
+OF_ID: dict[str, dict[str, Any]] = {"yuvalkirstain/PickScore_v1": {"scaled": True, "processor": CLIP_H}}
+"""What models of the hub do not say of themselves."""
 TOYBOX_REWARDS = ("clip", "aesthetic", "image-reward")
 """The toybox's own, by name."""
 

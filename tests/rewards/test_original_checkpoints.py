@@ -281,8 +281,9 @@ class OpenCLIP(nn.Module):
 def test_a_clip_of_open_clip(width: int, heads: int) -> None:
     torch.manual_seed(0)
     theirs = OpenCLIP(width, heads=heads).eval()
-    ours: Any = clip_from_open_clip(theirs.state_dict())
-    assert isinstance(ours, CLIPModel)
+    found = clip_from_open_clip(theirs.state_dict())
+    assert isinstance(found, CLIPModel)
+    ours: Any = found
     pictures = torch.randn(2, 3, SIZE, SIZE)
     end = VOCABULARY - 1
     ids = torch.tensor([[1, 5, 7, end, 0, 0], [1, 9, end, 0, 0, 0]])

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from priors.test_original import MVDream
+from rewards.test_original import OpenCLIP, image_reward_state, linear
 
 import rewardsds
 import tiny_models
-from priors.test_original import MVDream
-from rewards.test_original import OpenCLIP, image_reward_state, linear
-from rewardsds.cli import main
 from rewardsds.catalogue import KNOWN
+from rewardsds.cli import main
 from rewardsds.models.check import recipe_of
 from rewardsds.priors.load import load_prior
 from rewardsds.rewards.clip import CLIPReward
@@ -83,7 +83,7 @@ def test_a_checkpoint_is_recognised_converted_and_loaded(
     assert "complete" in out
     if recipe == "mvdream":
         assert "4 views together" in out
-        assert load_prior(folder, "cpu").multiview
+        assert load_prior(folder, "cpu").sees_cameras
         return
     reward = load_reward(folder, "cpu")
     kinds: dict[str, type] = {"image-reward": ImageReward, "reward3d": Reward3D, "hps": CLIPReward}
