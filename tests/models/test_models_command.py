@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import torch
-from priors.test_original import MVDream
-from rewards.test_original import OpenCLIP, image_reward_state, linear
+from priors.test_mvdream_checkpoint import MVDream
+from rewards.test_original_checkpoints import OpenCLIP, image_reward_state, linear
 
 import rewardsds
 import tiny_models
