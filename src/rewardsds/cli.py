@@ -59,7 +59,7 @@ examples:
 """
 
 Command = TypeVar("Command")
-Recipe = Literal["mvdream", "image-reward", "aesthetic", "hps", "reward3d"]
+Recipe = Literal["mvdream", "stable-diffusion", "image-reward", "aesthetic", "hps", "reward3d"]
 Flat = tyro.conf.arg(name="")  # without a prefix before the names of a group's fields
 Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
 
@@ -119,6 +119,8 @@ class ConvertModel:
     """Folder or hub id of what the checkpoint lacks: its tokenizer, an aesthetic head's CLIP. None: the usual one."""
     half: bool = True
     """Write half precision."""
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    """What a Stable Diffusion predicts. None: noise, and of Stable Diffusion 2, which has both, what it is found to."""
 
 
 @dataclass
@@ -406,7 +408,8 @@ def _models(argv: list[str]) -> int:
         made = _parse(ConvertModel, rest, "rewardsds models convert")
         from rewardsds.models.convert import convert
 
-        print(convert(made.recipe, made.source, made.out, made.companion, half=made.half))
+        given = (made.recipe, made.source, made.out, made.companion)
+        print(convert(*given, half=made.half, prediction_type=made.prediction_type))
         return 0
     if command == "check":
         made = _parse(CheckModel, rest, "rewardsds models check")

@@ -14,7 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rewardsds.catalogue import Recipe
+
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+QUANTISED = {"int8", "uint8", "float8_e4m3fn", "float8_e5m2", "quint8", "qint8"}
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 
 
@@ -32,9 +35,11 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
     if file.suffix not in SUFFIXES:
         raise ValueError(f"{file.absolute()} is no checkpoint: expected one of {', '.join(SUFFIXES)}")
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        read: Any = torch.load(file, map_location="cpu", weights_only=True)
+        read: Any = (
+            load_file(file)
+            if file.suffix == ".safetensors"
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         wants = f" ({found[1]})" if found else ""
@@ -51,9 +56,34 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
     state = _state_dict(read)
     if not state:
         raise ValueError(f"{file.absolute()} holds no tensors: a {type(read).__name__}")
+    quantised = sorted({str(value.dtype).removeprefix("torch.") for value in state.values()} & QUANTISED)
+    if quantised:
+        raise ValueError(
+            f"{file.absolute()} holds {', '.join(quantised)} weights, which are quantised: get it in float16, bfloat16 "
+            "or float32"
+        )
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
+
+
+def recipe_of(state: Mapping[str, Tensor]) -> Recipe | None:
+    """Which published checkpoint the names of the weights belong to."""
+
+    def has(*prefixes: str) -> bool:
+        return all(any(name.startswith(prefix) for name in state) for prefix in prefixes)
+
+    if has("model.diffusion_model.camera_embed."):
+        return "mvdream"
+    if has("model.diffusion_model.", "first_stage_model."):
+        return "stable-diffusion"
+    if has("blip.visual_encoder.", "mlp.layers."):
+        return "reward3d" if has("Scorer.") or has("cross_view_adapter.") else "image-reward"
+    if has("visual.conv1.", "token_embedding."):
+        return "hps"
+    if set(state) == {"weight", "bias"} or (state and all(name.startswith("layers.") for name in state)):
+        return "aesthetic"
+    return None
 
 
 def _state_dict(read: Any) -> dict[str, Tensor]:

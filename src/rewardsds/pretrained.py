@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -49,17 +49,36 @@ def default_device_and_dtype(
     return device, dtype or (torch.float32 if device.type == "cpu" else torch.float16)
 
 
+def load_tokenizer(companion: str | PathLike[str], subfolder: str = "") -> Any:
+    """Of a model's folder or hub id; `subfolder` is looked into where there is one.
+
+    Raises ValueError in one line.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(companion).expanduser()
+    inner = subfolder if subfolder and (not folder.is_dir() or (folder / subfolder).is_dir()) else ""
+    try:
+        with quiet_loading():
+            return AutoTokenizer.from_pretrained(str(companion), subfolder=inner)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"the tokenizer of {companion} cannot be loaded: fetch it with a network, or convert the checkpoint with "
+            "`rewardsds models convert … --companion FOLDER` and a folder that has it"
+        ) from error
+
+
 def load_from(
     source: str | PathLike[str], what: str, examples: str, load: Callable[[str | Path], Model]
 ) -> Model:
-    """Call `load` with a folder; or with a hub id if there is no such folder, a known model's with all of its mirrors.
+    """Call `load` with a folder or file; or with a hub id if there is none, a known model's with all of its mirrors.
 
     what: the kind of model, for messages ("prior"). examples: what else could have been given.
 
     Raises ValueError in one line: where was looked and what can be done, or why the files could not be read.
     """
     folder = Path(source).expanduser()
-    if folder.is_dir():
+    if folder.exists():
         try:
             return load(folder)
         except (OSError, SafetensorError, RuntimeError) as error:
@@ -68,7 +87,7 @@ def load_from(
     if model is not None and model.recipe is not None:
         raise ValueError(
             f"{model.name} comes as its authors' file: get it with `rewardsds models fetch {model.name}`, convert it "
-            f"with `rewardsds models convert {model.recipe} FILE FOLDER`, and give that folder as the {what}"
+            f"with `rewardsds models convert {model.recipe} FILE FOLDER`, and give that folder, or the file itself"
         )
     ids = [str(source)] if model is None or model.name != source else list(model.repos)
     if model is None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(source)):

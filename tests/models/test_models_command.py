@@ -15,16 +15,17 @@ from typing import Any
 
 import pytest
 import torch
-from priors.test_mvdream_checkpoint import MVDream
-from rewards.test_original_checkpoints import OpenCLIP, image_reward_state, linear
 
 import rewardsds
 import tiny_models
+from priors.test_single_files import SingleFile
+from rewards.test_original_checkpoints import OpenCLIP, image_reward_state, linear
 from rewardsds.catalogue import KNOWN
 from rewardsds.cli import main
-from rewardsds.models.check import recipe_of
+from rewardsds.foreign import recipe_of
 from rewardsds.priors.load import load_prior
 from rewardsds.rewards.clip import CLIPReward
+from rewardsds.rewards.files import COMPANIONS
 from rewardsds.rewards.image_reward import ImageReward
 from rewardsds.rewards.load import load_reward
 from rewardsds.rewards.reward3d import Reward3D
@@ -42,10 +43,11 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
 def checkpoints(folder: Path) -> dict[str, Path]:
     """One file of each kind, in half precision where their authors publish it so."""
     torch.manual_seed(0)
-    states: dict[str, Any] = {"image-reward": image_reward_state(), "mvdream": MVDream().state_dict()}
+    states: dict[str, Any] = {"image-reward": image_reward_state(), "mvdream": SingleFile().state_dict()}
     states["reward3d"] = image_reward_state()
     for name, (a, b) in {"fc1": (48, 10), "fc2": (10, 6), "fc3": (6, 1)}.items():
         linear(states["reward3d"], f"Scorer.{name}", a, b)
+    states["stable-diffusion"] = SingleFile("sd1").published()
     states["hps"] = {"state_dict": OpenCLIP().state_dict(), "epoch": 1}
     states["aesthetic"] = {"weight": torch.randn(1, 16), "bias": torch.zeros(1)}
     paths = {}
@@ -66,7 +68,9 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     return code, told.out, told.err
 
 
-@pytest.mark.parametrize("recipe", ["image-reward", "reward3d", "hps", "mvdream", "aesthetic"])
+@pytest.mark.parametrize(
+    "recipe", ["image-reward", "reward3d", "hps", "mvdream", "stable-diffusion", "aesthetic"]
+)
 def test_a_checkpoint_is_recognised_converted_and_loaded(
     recipe: str, files: dict[str, Path], tokenizer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     tiny_clip_folder: Path,
@@ -81,9 +85,10 @@ def test_a_checkpoint_is_recognised_converted_and_loaded(
     code, out, err = run(capsys, "check", folder)
     assert code == 0, err
     assert "complete" in out
-    if recipe == "mvdream":
-        assert "4 views together" in out
-        assert load_prior(folder, "cpu").sees_cameras
+    if recipe in ("mvdream", "stable-diffusion"):
+        many = recipe == "mvdream"
+        assert ("4 views together" if many else "single pictures") in out
+        assert load_prior(folder, "cpu").sees_cameras == many
         return
     reward = load_reward(folder, "cpu")
     kinds: dict[str, type] = {"image-reward": ImageReward, "reward3d": Reward3D, "hps": CLIPReward}
@@ -95,6 +100,30 @@ def test_a_checkpoint_is_recognised_converted_and_loaded(
     scores = reward(torch.rand(2, 1, 4, 3, 16, 16), ["a red apple"])
     assert scores.shape == (2, 1)
     assert scores.isfinite().all()
+
+
+def test_a_reward_straight_from_its_file(
+    files: dict[str, Path], tokenizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="tokenizer of google-bert/bert-base-uncased cannot be loaded"):
+        load_reward(files["image-reward"], "cpu")
+    monkeypatch.setattr("rewardsds.rewards.files.COMPANIONS", dict.fromkeys(COMPANIONS, tokenizer))
+    images = torch.rand(2, 1, 4, 3, 16, 16)
+    for name, kind in {"image-reward": ImageReward, "reward3d": Reward3D, "hps": CLIPReward}.items():
+        reward = load_reward(str(files[name]), "cpu")
+        assert type(reward) is kind
+        assert reward(images, ["a red apple"]).isfinite().all()
+    with pytest.raises(ValueError, match="is no reward that is known"):
+        load_reward(files["mvdream"], "cpu")
+    with pytest.raises(ValueError, match="no checkpoint of a prior"):
+        load_prior(files["hps"], "cpu")
+
+
+def test_quantised_weights_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"weight": torch.zeros(3, dtype=torch.int8)}, tmp_path / "small.pt")
+    code, _, err = run(capsys, "check", tmp_path / "small.pt")
+    assert code == 1
+    assert "holds int8 weights, which are quantised" in err
 
 
 def test_nothing_is_written_where_something_is_or_went_wrong(
@@ -110,7 +139,7 @@ def test_nothing_is_written_where_something_is_or_went_wrong(
         capsys, "convert", "image-reward", files["hps"], tmp_path / "new", "--companion", tokenizer
     )
     assert code == 1
-    assert "no checkpoint of ImageReward" in err
+    assert "no checkpoint of image-reward, it is one of hps" in err
     code, _, err = run(
         capsys, "convert", "hps", files["hps"], tmp_path / "new", "--companion", tmp_path / "none"
     )

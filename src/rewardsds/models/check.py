@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from rewardsds.catalogue import Recipe
 from rewardsds.errors import RewardsdsError
-from rewardsds.foreign import read_checkpoint
+from rewardsds.foreign import read_checkpoint, recipe_of
 
 
 def check(path: Path) -> list[str]:
@@ -27,23 +26,6 @@ def check(path: Path) -> list[str]:
     except ValueError as error:
         raise RewardsdsError(str(error)) from error
     raise RewardsdsError(f"there is nothing at {path.absolute()}")
-
-
-def recipe_of(state: Mapping[str, Tensor]) -> Recipe | None:
-    """Which published checkpoint the names of the weights belong to."""
-
-    def has(*prefixes: str) -> bool:
-        return all(any(name.startswith(prefix) for name in state) for prefix in prefixes)
-
-    if has("model.diffusion_model.camera_embed."):
-        return "mvdream"
-    if has("blip.visual_encoder.", "mlp.layers."):
-        return "reward3d" if has("Scorer.") or has("cross_view_adapter.") else "image-reward"
-    if has("visual.conv1.", "token_embedding."):
-        return "hps"
-    if set(state) == {"weight", "bias"} or (state and all(name.startswith("layers.") for name in state)):
-        return "aesthetic"
-    return None
 
 
 def _check_file(path: Path) -> list[str]:
@@ -63,11 +45,12 @@ def _check_file(path: Path) -> list[str]:
 
 
 def _convert_in_memory(recipe: Recipe, state: dict[str, Tensor], path: Path) -> str:
-    if recipe == "mvdream":
-        from rewardsds.priors.original import mvdream_parts
+    if recipe in ("mvdream", "stable-diffusion"):
+        from rewardsds.priors.original import parts
 
-        mvdream_parts(state)
-        return "MVDream's checkpoint"
+        found = parts(state)
+        kind = "MVDream's checkpoint" if recipe == "mvdream" else "a Stable Diffusion"
+        return f"{kind}, which predicts {found.scheduler.config['prediction_type']}"
     if recipe == "image-reward":
         from rewardsds.rewards.original import image_reward_network
 

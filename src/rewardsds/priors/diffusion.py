@@ -22,7 +22,7 @@ from rewardsds.pretrained import default_device_and_dtype, quiet_loading
 from rewardsds.priors.base import Condition
 from rewardsds.priors.latent import LatentPrior, Read, frozen
 from rewardsds.priors.multiview import camera_embedding, enable_multiview_attention, is_multiview
-from rewardsds.priors.original import multiview_unet
+from rewardsds.priors.original import latent_unet
 
 PORT = "MultiViewUNetModel"
 """How the community's port of MVDream calls its UNet, whose weights have their original names."""
@@ -79,7 +79,8 @@ class DiffusionPrior(LatentPrior):
             vae_class = AutoencoderTiny if vae_config["_class_name"] == "AutoencoderTiny" else AutoencoderKL
             unet_config: Any = UNet2DConditionModel.load_config(name, subfolder="unet")
             if unet_config["_class_name"] == PORT:
-                unet: Any = multiview_unet(read_checkpoint(_weights(name, "unet"))).to(dtype)  # pyright: ignore
+                size = int(unet_config.get("image_size") or 32)  # of latents, in its words
+                unet: Any = latent_unet(read_checkpoint(_weights(name, "unet")), size).to(dtype)  # pyright: ignore
             else:
                 unet = UNet2DConditionModel.from_pretrained(name, subfolder="unet", **options)
             vae: Any = vae_class.from_pretrained(name, subfolder="vae", **options)

@@ -1,63 +1,114 @@
-"""MVDream from its authors' checkpoint (arXiv 2308.16512): latent-diffusion names → the stock diffusers models.
+"""Single files of latent diffusion (arXiv 2112.10752): Stable Diffusion 1, 2 and XL, and MVDream (arXiv 2308.16512).
 
-The multi-view UNet is Stable Diffusion 2.1's with a camera embedding beside the one of the timestep, and attention over
-views, which has no weights of its own. So the stock `UNet2DConditionModel` takes all of its weights.
+Their names for weights become those of the stock diffusers models; sizes are read from shapes. MVDream's multi-view
+UNet is Stable Diffusion 2's with a camera embedding beside the one of the timestep, and attention over views, which has
+no weights of its own, so that the stock `UNet2DConditionModel` takes all of its weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from rewardsds.foreign import count, load_strictly, renamed, split_attention, split_off
 
-UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.model."
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+TEXT_2, TEXT_1 = "cond_stage_model.model.", "cond_stage_model.transformer."
+TEXTS_XL = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
 HEAD = 64
-"""Channels of an attention head, in the UNet and in OpenCLIP's text tower."""
-SCALING = 0.18215
-"""Of Stable Diffusion's latents."""
+"""Channels of an attention head in all but Stable Diffusion 1's UNet."""
+HEADS_1 = 8
+"""Heads of Stable Diffusion 1's UNet, whatever the width."""
+SCALING, SCALING_XL = 0.18215, 0.13025
+"""Of the latents."""
 GROUPS = 32
+PredictionType = Literal["epsilon", "v_prediction"]
 
 
-def mvdream_parts(
-    state: Mapping[str, Tensor], image_size: int = 256
-) -> tuple[UNet2DConditionModel, AutoencoderKL, CLIPTextModel, DDPMScheduler]:
-    """UNet, autoencoder, text encoder and noise schedule of `sd-v2.1-base-4view.pt` and its like.
+class Parts(NamedTuple):
+    """text_encoders: one, or XL's two."""
 
-    image_size: pixels it was trained at. Raises ValueError where a weight is missing, too many or of another shape.
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoders: tuple[Any, ...]
+    scheduler: DDPMScheduler
+
+
+def parts(
+    state: Mapping[str, Tensor], image_size: int | None = None, prediction_type: PredictionType | None = None
+) -> Parts:
+    """The models in a single file, by its names for the weights.
+
+    image_size: pixels that it was trained at; None: 256 of MVDream, 1024 of XL, else 512.
+    prediction_type: None: noise, but for Stable Diffusion 2, which has both: there the network is asked.
+
+    Raises ValueError where a weight is missing, too many or of another shape.
     """
-    missing = [prefix for prefix in (UNET, VAE, TEXT) if not any(name.startswith(prefix) for name in state)]
+    xl, first = any(name.startswith(TEXTS_XL) for name in state), any(n.startswith(TEXT_1) for n in state)
+    multiview = any(name.startswith(f"{UNET}camera_embed.") for name in state)
+    prefixes = [UNET, VAE, *(TEXTS_XL if xl else [TEXT_1 if first else TEXT_2])]
+    missing = [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in state)]
     if missing:
-        raise ValueError(f"this is no checkpoint of MVDream: nothing in it begins with {', '.join(missing)}")
-    vae = autoencoder(split_off(state, VAE))
+        raise ValueError(f"this is no checkpoint of a prior: nothing in it begins with {', '.join(missing)}")
+    vae = autoencoder(split_off(state, VAE), SCALING_XL if xl else SCALING)
     factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
-    unet = multiview_unet(split_off(state, UNET), image_size // factor)
-    return unet, vae, open_clip_text_encoder(split_off(state, TEXT)), noise_schedule()
+    pixels = image_size or (1024 if xl else 256 if multiview else 512)
+    unet = latent_unet(split_off(state, UNET), pixels // factor)
+    if xl:
+        encoders: tuple[Any, ...] = (
+            clip_text_encoder(split_off(state, TEXTS_XL[0])),
+            open_clip_text_encoder(split_off(state, TEXTS_XL[1]), whole=True),
+        )
+    elif first:
+        encoders = (clip_text_encoder(split_off(state, TEXT_1)),)
+    else:
+        encoders = (open_clip_text_encoder(split_off(state, TEXT_2)),)
+    if prediction_type is None:
+        plain_2 = not (xl or first or multiview)
+        prediction_type = found_prediction_type(unet) if plain_2 else "epsilon"
+    return Parts(unet, vae, encoders, noise_schedule(prediction_type))
 
 
-def noise_schedule() -> DDPMScheduler:
-    """Stable Diffusion's, for noise prediction."""
+def noise_schedule(prediction_type: PredictionType = "epsilon") -> DDPMScheduler:
+    """Stable Diffusion's."""
     return DDPMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
-        prediction_type="epsilon",
+        prediction_type=prediction_type,
         clip_sample=False,
     )
 
 
-def multiview_unet(state: Mapping[str, Tensor], sample_size: int = 32) -> UNet2DConditionModel:
-    """The UNet from weights in latent-diffusion names, `input_blocks.0.0.weight` and so on; sizes from shapes.
+@torch.no_grad()
+def found_prediction_type(unet: Any) -> PredictionType:
+    """What a trained UNet predicts, which its file does not say.
 
-    The community's port keeps these names in its `unet` folder.
+    At the last timestep its input is all but noise: what predicts noise gives it back, what predicts v = α ε − σ x0
+    gives something else.
+    """
+    size, channels = unet.config["sample_size"], unet.config["in_channels"]
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, channels, size, size, generator=generator)
+    states = torch.zeros(1, 77, unet.config["cross_attention_dim"])
+    said = unet(noise, torch.tensor([999]), states).sample
+    alike = torch.cosine_similarity(said.flatten(), noise.flatten(), dim=0)
+    return "epsilon" if float(alike) > 0.5 else "v_prediction"
+
+
+def latent_unet(state: Mapping[str, Tensor], sample_size: int) -> UNet2DConditionModel:
+    """The UNet from weights in latent-diffusion names, `input_blocks.0.0.weight` and so on.
+
+    The community's port of MVDream keeps these names in its `unet` folder.
     """
     state = renamed(
         {name: value.float() for name, value in state.items()}, {r"^camera_embed\.": "label_emb.0."}
@@ -69,16 +120,16 @@ def multiview_unet(state: Mapping[str, Tensor], sample_size: int = 32) -> UNet2D
             {UNET + name: value for name, value in state.items()}, dict(unet.config)
         )
     except KeyError as error:
-        raise ValueError(f"this is no checkpoint of MVDream: its UNet lacks {error.args[0]}") from None
-    _all_used(state, weights, "MVDream's UNet")
-    load_strictly(unet, weights, "MVDream's UNet")
+        raise ValueError(f"this is no checkpoint of a prior: its UNet lacks {error.args[0]}") from None
+    _all_used(state, weights, "a prior's UNet")
+    load_strictly(unet, weights, "a prior's UNet")
     return unet.eval()
 
 
 def _unet_config(state: Mapping[str, Tensor], sample_size: int) -> dict[str, Any]:
     """Levels are told apart by their downsampling; a level attends where its first block is followed by attention."""
     channels: list[int] = []
-    attends: list[bool] = []
+    depths: list[int] = []
     blocks: list[int] = []
     new_level = True
     for index in range(1, count(state, r"input_blocks\.")):
@@ -88,31 +139,47 @@ def _unet_config(state: Mapping[str, Tensor], sample_size: int) -> dict[str, Any
             continue
         if new_level:
             channels.append(state[f"{at}.0.out_layers.3.weight"].shape[0])
-            attends.append(f"{at}.1.proj_in.weight" in state)
+            depths.append(count(state, rf"{at}\.1\.transformer_blocks\."))
             blocks.append(0)
             new_level = False
         blocks[-1] += 1
+    middle = count(state, r"middle_block\.1\.transformer_blocks\.")
     inner = state["middle_block.1.transformer_blocks.0.attn2.to_k.weight"]
-    return {
+    linear = state["middle_block.1.proj_in.weight"].ndim == 2
+    config = {
         "sample_size": sample_size,
         "in_channels": state["input_blocks.0.0.weight"].shape[1],
         "out_channels": state["out.2.weight"].shape[0],
         "block_out_channels": channels,
         "layers_per_block": blocks[0] if blocks else 0,
-        "down_block_types": ["CrossAttnDownBlock2D" if attended else "DownBlock2D" for attended in attends],
-        "up_block_types": [
-            "CrossAttnUpBlock2D" if attended else "UpBlock2D" for attended in reversed(attends)
-        ],
-        "attention_head_dim": [max(1, width // HEAD) for width in channels],
+        "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
+        "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)],
+        "transformer_layers_per_block": [*(depth or 1 for depth in depths[:-1]), middle],
+        "attention_head_dim": [max(1, width // HEAD) if linear else HEADS_1 for width in channels],
         "cross_attention_dim": inner.shape[1],
-        "use_linear_projection": state["middle_block.1.proj_in.weight"].ndim == 2,
-        "class_embed_type": "projection",
-        "projection_class_embeddings_input_dim": state["label_emb.0.0.weight"].shape[1],
+        "use_linear_projection": linear,
+    }
+    if not any(name.startswith("label_emb.") for name in state):
+        return config
+    width = state["label_emb.0.0.weight"].shape[1]
+    if width == CAMERA:
+        return {**config, "class_embed_type": "projection", "projection_class_embeddings_input_dim": width}
+    return {
+        **config,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": SIZE_CHANNELS,
+        "projection_class_embeddings_input_dim": width,
     }
 
 
-def autoencoder(state: Mapping[str, Tensor]) -> AutoencoderKL:
-    """`first_stage_model` of a latent-diffusion checkpoint; sizes from shapes."""
+CAMERA = 16
+"""Numbers of MVDream's camera."""
+SIZE_CHANNELS = 256
+"""Of the embedding of each of XL's six sizes."""
+
+
+def autoencoder(state: Mapping[str, Tensor], scaling: float = SCALING) -> AutoencoderKL:
+    """`first_stage_model` of a latent-diffusion checkpoint."""
     state = {name: value.float() for name, value in state.items()}
     try:
         levels = count(state, r"encoder\.down\.")
@@ -124,14 +191,14 @@ def autoencoder(state: Mapping[str, Tensor]) -> AutoencoderKL:
             "layers_per_block": count(state, r"encoder\.down\.0\.block\."),
             "latent_channels": state["decoder.conv_in.weight"].shape[1],
         }
-        vae = AutoencoderKL(**sizes, norm_num_groups=GROUPS, scaling_factor=SCALING)
+        vae = AutoencoderKL(**sizes, norm_num_groups=GROUPS, scaling_factor=scaling)
         weights = convert_ldm_vae_checkpoint(
             {VAE + name: value for name, value in state.items()}, dict(vae.config)
         )
     except KeyError as error:
-        raise ValueError(f"this is no checkpoint of MVDream: its autoencoder lacks {error.args[0]}") from None
-    _all_used(state, weights, "MVDream's autoencoder")
-    load_strictly(vae, weights, "MVDream's autoencoder")
+        raise ValueError(f"this is no checkpoint of a prior: its autoencoder lacks {error.args[0]}") from None
+    _all_used(state, weights, "a prior's autoencoder")
+    load_strictly(vae, weights, "a prior's autoencoder")
     return vae.eval()
 
 
@@ -147,34 +214,85 @@ _TOWER = {
 }
 
 
-def open_clip_text_encoder(state: Mapping[str, Tensor]) -> CLIPTextModel:
-    """OpenCLIP's text tower up to its last layer but one, which is what Stable Diffusion 2 reads."""
-    unused = ("visual.", "text_projection", "logit_scale", "attn_mask")
+def open_clip_text_encoder(state: Mapping[str, Tensor], whole: bool = False) -> Any:
+    """OpenCLIP's text tower: up to its last layer but one, which is what Stable Diffusion 2 reads.
+
+    whole: all of it with its projection, from which XL takes the states of an inner layer and the summary.
+    """
+    unused = ("visual.", "logit_scale", "attn_mask", *(() if whole else ("text_projection",)))
     state = {name: value.float() for name, value in state.items() if not name.startswith(unused)}
     try:
         layers = count(state, r"transformer\.resblocks\.")
-        tokens, width = state["token_embedding.weight"].shape
-        config = CLIPTextConfig(
-            vocab_size=tokens,
-            hidden_size=width,
-            intermediate_size=state["transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
-            num_hidden_layers=layers - 1,
-            num_attention_heads=max(1, width // HEAD),
-            max_position_embeddings=len(state["positional_embedding"]),
+        kept = layers if whole else layers - 1
+        config = _text_config(
+            state["token_embedding.weight"],
+            state["positional_embedding"],
+            state["transformer.resblocks.0.mlp.c_fc.weight"],
+            kept,
             hidden_act="gelu",
-            bos_token_id=tokens - 2,
-            eos_token_id=tokens - 1,
+            pad_token_id=1 if not whole else 0,
+            projection_dim=state["text_projection"].shape[1] if whole else 512,
+        )
+        projection = {"text_projection.weight": state["text_projection"].T} if whole else {}
+    except KeyError as error:
+        raise ValueError(
+            f"this is no checkpoint of a prior: its text encoder lacks {error.args[0]}"
+        ) from None
+    cut = () if whole else (f"transformer.resblocks.{layers - 1}.",)
+    read = {name: value for name, value in state.items() if not name.startswith(("text_projection", *cut))}
+    return _loaded(config, renamed(split_attention(read), _TOWER), projection)
+
+
+def clip_text_encoder(state: Mapping[str, Tensor]) -> Any:
+    """OpenAI's CLIP text tower, which is in these files by transformers' names; Stable Diffusion 1's and XL's first."""
+    state = renamed(
+        {
+            name: value.float()
+            for name, value in state.items()
+            if not name.endswith("position_ids") and not name.startswith("text_projection")
+        },
+        {r"^text_model\.": ""},
+    )
+    try:
+        config = _text_config(
+            state["embeddings.token_embedding.weight"],
+            state["embeddings.position_embedding.weight"],
+            state["encoder.layers.0.mlp.fc1.weight"],
+            count(state, r"encoder\.layers\."),
+            hidden_act="quick_gelu",
             pad_token_id=1,
         )
     except KeyError as error:
         raise ValueError(
-            f"this is no checkpoint of MVDream: its text encoder lacks {error.args[0]}"
+            f"this is no checkpoint of a prior: its text encoder lacks {error.args[0]}"
         ) from None
-    read = {n: v for n, v in state.items() if not n.startswith(f"transformer.resblocks.{layers - 1}.")}
-    encoder = CLIPTextModel(config)
-    whole = renamed(split_attention(read), _TOWER)
+    return _loaded(config, state)
+
+
+def _text_config(
+    tokens: Tensor, positions: Tensor, inner: Tensor, layers: int, **others: Any
+) -> CLIPTextConfig:
+    vocabulary, width = tokens.shape
+    return CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=inner.shape[0],
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, width // HEAD),
+        max_position_embeddings=len(positions),
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+        **others,
+    )
+
+
+def _loaded(
+    config: CLIPTextConfig, tower: Mapping[str, Tensor], projection: Mapping[str, Tensor] | None = None
+) -> Any:
+    encoder: Any = CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
     prefix = next(iter(encoder.state_dict())).split("embeddings.")[0]
-    load_strictly(encoder, {prefix + name: value for name, value in whole.items()}, "MVDream's text encoder")
+    weights = {prefix + name: value for name, value in tower.items()}
+    load_strictly(encoder, {**weights, **(projection or {})}, "a prior's text encoder")
     return encoder.eval()
 
 

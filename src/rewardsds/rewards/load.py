@@ -19,6 +19,7 @@ from rewardsds.rewards.aesthetic import AestheticReward
 from rewardsds.rewards.base import ModelReward, Reward
 from rewardsds.rewards.clip import CLIPReward
 from rewardsds.rewards.compose import Minimum, WeightedSum
+from rewardsds.rewards.files import reward_from_file
 from rewardsds.rewards.grader import GraderReward
 from rewardsds.rewards.image_reward import ImageReward
 from rewardsds.rewards.reward3d import Reward3D
@@ -35,12 +36,12 @@ def load_reward(
 ) -> Reward:
     """Load a reward.
 
-    source: "clip", "aesthetic" or "image-reward", the toybox's; a folder of a CLIPModel; the hub id of one, such as
-        "openai/clip-vit-large-patch14"; "package.module:name", a function of the user's own; or a function
-        (images (N, B, V, 3, H, W), prompts) → (N, B), which is returned as it is. Several in one text:
-        "grader:MODEL" asks a vision-language model at an OpenAI-compatible endpoint.
-        "clip + 0.5 * package.module:name" is their weighted sum, "min(clip, package.module:name)" the weakest,
-        each standardised over the candidates of an item.
+    source: "clip", "aesthetic" or "image-reward", the toybox's; a folder of a CLIPModel or of a converted reward; an
+        original checkpoint; the hub id of a CLIPModel, such as "openai/clip-vit-large-patch14"; "package.module:name",
+        a function of the user's own; or a function (images (N, B, V, 3, H, W), prompts) → (N, B), which is returned as
+        it is. "grader:MODEL" asks a vision-language model at an OpenAI-compatible endpoint. Several in one text:
+        "clip + 0.5 * package.module:name" is their weighted sum, "min(clip, package.module:name)" the weakest, each
+        standardised over the candidates of an item.
     device: CUDA where it is available unless said otherwise. dtype: float32 on the CPU, float16 on CUDA.
     chunk: pictures in a call of a model, see `Chunks`; None: all.
     skip_failures: of several rewards, go on with the others where one fails.
@@ -86,6 +87,8 @@ def load_reward(
 
 def _from_folder(found: str | Path, device: torch.device, dtype: torch.dtype) -> ModelReward:
     """A CLIP, an aesthetic head beside its CLIP, or an ImageReward: by what the folder holds."""
+    if isinstance(found, Path) and found.is_file():
+        return reward_from_file(found, device, dtype)
     if not isinstance(found, Path):
         return CLIPReward.from_pretrained(found, device, dtype, **OF_ID.get(found, {}))
     file = found / "config.json"

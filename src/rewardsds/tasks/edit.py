@@ -15,7 +15,7 @@ from rewardsds.runs.loop import Job
 from rewardsds.scenes.export import save_png
 from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
 from rewardsds.scenes.pictures import read_picture
-from rewardsds.tasks.parts import make_guidance, make_prior, make_reward, with_reward_gradient
+from rewardsds.tasks.parts import make_guidance, make_prior, make_reward, reward_notes, with_reward_gradient
 from rewardsds.tasks.prompts import known_prompt
 from rewardsds.tasks.settings import EditSettings
 
@@ -74,5 +74,5 @@ def build(settings: EditSettings) -> Job:
         seeds=[settings.seed],
         preview=after,
         export=export,
-        notes=(*target.notes, *source.notes, *notes),
+        notes=(*target.notes, *source.notes, *notes, *reward_notes(settings)),
     )

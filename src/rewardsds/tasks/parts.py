@@ -39,7 +39,7 @@ from rewardsds.priors.latent import LatentPrior
 from rewardsds.priors.load import load_prior
 from rewardsds.priors.lora import LoRAEstimator
 from rewardsds.rewards.base import Reward
-from rewardsds.rewards.load import load_reward
+from rewardsds.rewards.load import TOYBOX_REWARDS, load_reward
 from rewardsds.tasks.prompts import KnownPrompt, known_list, known_prompt
 from rewardsds.tasks.settings import DistillationSettings, GenerationSettings
 
@@ -50,7 +50,7 @@ class Parts:
     reward: Reward | None
     prompts: tuple[KnownPrompt, ...]
     guidance: RewardSDS
-    loss_notes: Sequence[str]
+    own_notes: Sequence[str]
 
     @property
     def texts(self) -> list[str]:
@@ -61,7 +61,7 @@ class Parts:
     def notes(self) -> list[str]:
         """What the user should know about the prompts and the loss' own words, each thing once."""
         notes = [note for prompt in self.prompts for note in prompt.notes]
-        return list(dict.fromkeys([*notes, *self.loss_notes]))
+        return list(dict.fromkeys([*notes, *self.own_notes]))
 
 
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -82,9 +82,8 @@ def load_parts(
     reward = None if reward is None else look(reward)
     loss = make_loss(settings, own, reward)
     prior = seen_by(own)
-    return Parts(
-        prior, reward, prompts, make_guidance(settings, prior, reward, loss), loss_notes(settings, own)
-    )
+    notes = [*loss_notes(settings, own), *reward_notes(settings)]
+    return Parts(prior, reward, prompts, make_guidance(settings, prior, reward, loss), notes)
 
 
 def make_prior(settings: DistillationSettings) -> LatentPrior:
@@ -141,6 +140,16 @@ def loss_notes(settings: GenerationSettings, prior: Prior) -> list[str]:
                 f"the prior does not know what nfsd moves away from, it is left out: {', '.join(unknown)}; "
                 "give --nfsd.bad-quality in words that it knows"
             ]
+    return []
+
+
+def reward_notes(settings: DistillationSettings) -> list[str]:
+    """Whether a reward is asked about what it has never seen."""
+    if settings.needs_reward and settings.reward in TOYBOX_REWARDS and settings.prior != "toybox":
+        return [
+            f"the reward {settings.reward} is the toybox's, which has seen its toys alone: give a real one with "
+            "--reward, for example a folder of ImageReward or openai/clip-vit-large-patch14"
+        ]
     return []
 
 

@@ -58,7 +58,7 @@ def build(settings: TextTo3DSettings) -> Job:
         seeds=seeds,
         preview=preview,
         export=export,
-        notes=parts.notes,
+        notes=[*parts.notes, *unknown_views(parts.prior)],
     )
 
 
@@ -68,6 +68,15 @@ def look(reward: Reward, settings: TextTo3DSettings) -> Reward:
     if how == "together" and views is None:
         return reward
     return OverViews(reward, how, views)
+
+
+def unknown_views(prior: Prior) -> list[str]:
+    """What the prior does not know of the words that tell it the view."""
+    if not isinstance(prior, ViewDependentPrior):
+        return []
+    words = prior.words
+    unknown = prior.unknown_words(" ".join((words.front, words.side, words.back, words.overhead)))
+    return [f"the prior does not know these words about views: {', '.join(unknown)}"] if unknown else []
 
 
 def told_views(prior: Prior, settings: TextTo3DSettings) -> Prior:

@@ -1,6 +1,7 @@
-"""MVDream's checkpoint, with small random weights under its own names, against latent diffusion written out here.
+"""Single files of latent diffusion, with small random weights under their own names, against models written out here.
 
-The modules carry the names of the original checkpoints; their forward passes follow arXiv 2112.10752 and 2308.16512.
+The modules carry the names of the original checkpoints; their forward passes follow arXiv 2112.10752 (Stable
+Diffusion 1 and 2), 2307.01952 (XL) and 2308.16512 (MVDream).
 """
 
 from __future__ import annotations
@@ -9,21 +10,27 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
 
 import tiny_models
 from rewardsds.priors.diffusion import DiffusionPrior
-from rewardsds.priors.load import load_prior
-from rewardsds.priors.original import multiview_unet, mvdream_parts
+from rewardsds.priors.load import load_prior, prior_from_file
+from rewardsds.priors.original import found_prediction_type, latent_unet, parts
+from rewardsds.priors.pipelines import SDXLPrior
 
 CHANNELS, CONTEXT, VIEWS = (64, 128), 64, 4
 TOKENS, LENGTH = 40, 12
+SUMMARY = 8
+"""Width of XL's summary of a text."""
+Kind = Literal["mvdream", "sd1", "sd2", "xl"]
 
 
 def groups(width: int, eps: float = 1e-5) -> nn.GroupNorm:
@@ -46,9 +53,9 @@ class ResBlock(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    def __init__(self, width: int, context: int) -> None:
+    def __init__(self, width: int, context: int, kind: Kind) -> None:
         super().__init__()
-        self.heads = width // 64
+        self.heads = 8 if kind == "sd1" else width // 64
         self.to_q = nn.Linear(width, width, bias=False)
         self.to_k = nn.Linear(context, width, bias=False)
         self.to_v = nn.Linear(context, width, bias=False)
@@ -83,33 +90,50 @@ class FeedForward(nn.Module):
 
 
 class BasicTransformerBlock(nn.Module):
-    """MVDream's, "3D" self-attention: the tokens of all views of an item in one sequence."""
+    """MVDream's has "3D" self-attention: the tokens of all views of an item in one sequence."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, kind: Kind) -> None:
         super().__init__()
-        self.attn1, self.attn2 = CrossAttention(width, width), CrossAttention(width, CONTEXT)
+        self.together = VIEWS if kind == "mvdream" else 1
+        context = 2 * CONTEXT if kind == "xl" else CONTEXT
+        self.attn1, self.attn2 = CrossAttention(width, width, kind), CrossAttention(width, context, kind)
         self.ff = FeedForward(width)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        views = x.shape[1]
-        y = self.norm1(x).unflatten(0, (-1, VIEWS)).flatten(1, 2)
-        x = x + self.attn1(y, y).unflatten(1, (VIEWS, views)).flatten(0, 1)
+        length = x.shape[1]
+        y = self.norm1(x).unflatten(0, (-1, self.together)).flatten(1, 2)
+        x = x + self.attn1(y, y).unflatten(1, (self.together, length)).flatten(0, 1)
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 
 
 class SpatialTransformer(nn.Module):
-    def __init__(self, width: int) -> None:
+    """Stable Diffusion 1 projects by convolutions; XL has several blocks."""
+
+    def __init__(self, width: int, kind: Kind) -> None:
         super().__init__()
         self.norm = groups(width, 1e-6)
-        self.proj_in, self.proj_out = nn.Linear(width, width), nn.Linear(width, width)
-        self.transformer_blocks = nn.ModuleList([BasicTransformerBlock(width)])
+        self.convolves = kind == "sd1"
+        project = (
+            (lambda: nn.Conv2d(width, width, 1)) if self.convolves else (lambda: nn.Linear(width, width))
+        )
+        self.proj_in, self.proj_out = project(), project()
+        depth = 2 if kind == "xl" else 1
+        self.transformer_blocks = nn.ModuleList([BasicTransformerBlock(width, kind) for _ in range(depth)])
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        y = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
-        y = self.proj_out(self.transformer_blocks[0](y, context))
-        return x + y.transpose(1, 2).reshape(x.shape)
+        y = self.norm(x)
+        y = (
+            self.proj_in(y).flatten(2).transpose(1, 2)
+            if self.convolves
+            else self.proj_in(y.flatten(2).transpose(1, 2))
+        )
+        for block in self.transformer_blocks:
+            y = block(y, context)
+        if self.convolves:
+            return x + self.proj_out(y.transpose(1, 2).reshape(x.shape))
+        return x + self.proj_out(y).transpose(1, 2).reshape(x.shape)
 
 
 class Downsample(nn.Module):
@@ -130,6 +154,12 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2))
 
 
+def sinusoids(values: Tensor, width: int) -> Tensor:
+    half = width // 2
+    angles = values[..., None] * torch.exp(-math.log(10000) * torch.arange(half) / half)
+    return torch.cat([angles.cos(), angles.sin()], -1)
+
+
 def run(layers: Any, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
     for layer in layers:
         if isinstance(layer, ResBlock):
@@ -142,34 +172,50 @@ def run(layers: Any, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
 
 
 class UNet(nn.Module):
-    def __init__(self) -> None:
+    """Attention in the first level; XL's is in the second alone."""
+
+    def __init__(self, kind: Kind) -> None:
         super().__init__()
         a, b = CHANNELS
+
+        def attended(width: int, block: nn.Module) -> list[nn.Module]:
+            first = width == a
+            return [block, SpatialTransformer(width, kind)] if first != (kind == "xl") else [block]
+
         self.time_embed = nn.Sequential(nn.Linear(a, 4 * a), nn.SiLU(), nn.Linear(4 * a, 4 * a))
-        self.camera_embed = nn.Sequential(nn.Linear(16, 4 * a), nn.SiLU(), nn.Linear(4 * a, 4 * a))
+        if kind == "mvdream":
+            self.camera_embed = nn.Sequential(nn.Linear(16, 4 * a), nn.SiLU(), nn.Linear(4 * a, 4 * a))
+        if kind == "xl":
+            width = SUMMARY + 6 * 256
+            self.label_emb = nn.Sequential(
+                nn.Sequential(nn.Linear(width, 4 * a), nn.SiLU(), nn.Linear(4 * a, 4 * a))
+            )
         self.input_blocks = nn.ModuleList(
             [
                 nn.ModuleList([nn.Conv2d(4, a, 3, padding=1)]),
-                nn.ModuleList([ResBlock(a, a), SpatialTransformer(a)]),
+                nn.ModuleList(attended(a, ResBlock(a, a))),
                 nn.ModuleList([Downsample(a)]),
-                nn.ModuleList([ResBlock(a, b)]),
+                nn.ModuleList(attended(b, ResBlock(a, b))),
             ]
         )
-        self.middle_block = nn.ModuleList([ResBlock(b, b), SpatialTransformer(b), ResBlock(b, b)])
+        self.middle_block = nn.ModuleList([ResBlock(b, b), SpatialTransformer(b, kind), ResBlock(b, b)])
         self.output_blocks = nn.ModuleList(
             [
-                nn.ModuleList([ResBlock(b + b, b)]),
-                nn.ModuleList([ResBlock(b + a, b), Upsample(b)]),
-                nn.ModuleList([ResBlock(b + a, a), SpatialTransformer(a)]),
-                nn.ModuleList([ResBlock(a + a, a), SpatialTransformer(a)]),
+                nn.ModuleList(attended(b, ResBlock(b + b, b))),
+                nn.ModuleList([*attended(b, ResBlock(b + a, b)), Upsample(b)]),
+                nn.ModuleList(attended(a, ResBlock(b + a, a))),
+                nn.ModuleList(attended(a, ResBlock(a + a, a))),
             ]
         )
         self.out = nn.Sequential(groups(a), nn.SiLU(), nn.Conv2d(a, 4, 3, padding=1))
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, camera: Tensor) -> Tensor:
-        half = CHANNELS[0] // 2
-        angles = timesteps[:, None] * torch.exp(-math.log(10000) * torch.arange(half) / half)
-        embedding = self.time_embed(torch.cat([angles.cos(), angles.sin()], -1)) + self.camera_embed(camera)
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, other: Tensor | None = None) -> Tensor:
+        """other: MVDream's camera, or XL's summary and embedded sizes."""
+        embedding = self.time_embed(sinusoids(timesteps, CHANNELS[0]))
+        if other is not None:
+            embedding = embedding + (self.label_emb if hasattr(self, "label_emb") else self.camera_embed)(
+                other
+            )
         kept = []
         for block in self.input_blocks:
             x = run(block, x, embedding, context)
@@ -323,35 +369,90 @@ class TextTower(nn.Module):
             x = x + block.mlp(block.ln_2(x))
         return self.ln_final(x)
 
+    def whole(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """XL's: the states before the last layer, as they are, and the projected state at the end token."""
+        x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
+        mask = torch.full((ids.shape[1],) * 2, float("-inf")).triu(1)
+        states = x
+        for block in self.transformer.resblocks:  # pyright: ignore
+            states = x
+            y = block.ln_1(x)
+            x = x + block.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
+            x = x + block.mlp(block.ln_2(x))
+        end = (ids == TOKENS - 1).int().argmax(1)
+        return states, self.ln_final(x)[torch.arange(len(ids)), end] @ self.text_projection
 
-class MVDream(nn.Module):
-    """The names at the top of the original checkpoint."""
 
-    def __init__(self) -> None:
+def own_clip() -> CLIPTextModel:
+    """OpenAI's text tower, which is in these files by transformers' names."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=TOKENS,
+            hidden_size=CONTEXT,
+            intermediate_size=128,
+            num_hidden_layers=3,
+            num_attention_heads=1,
+            max_position_embeddings=LENGTH,
+            bos_token_id=TOKENS - 2,
+            eos_token_id=TOKENS - 1,
+            pad_token_id=1,
+        )
+    )
+
+
+class SingleFile(nn.Module):
+    """The names at the top of the original checkpoints."""
+
+    def __init__(self, kind: Kind = "mvdream") -> None:
         super().__init__()
         torch.manual_seed(0)
         self.model = nn.Module()
-        self.model.diffusion_model = UNet()
+        self.model.diffusion_model = UNet(kind)
         self.first_stage_model = Autoencoder()
         self.cond_stage_model = nn.Module()
-        self.cond_stage_model.model = TextTower()
+        if kind == "sd1":
+            self.cond_stage_model.transformer = own_clip()
+        elif kind == "xl":
+            del self.cond_stage_model
+            first, second = nn.Module(), nn.Module()
+            first.transformer, second.model = own_clip(), TextTower()
+            self.conditioner = nn.Module()
+            self.conditioner.embedders = nn.ModuleList([first, second])
+        else:
+            self.cond_stage_model.model = TextTower()
         self.register_buffer("alphas_cumprod", torch.ones(1000))
         for name, value in self.named_parameters():  # norms that do something
             if value.ndim == 1:
                 nn.init.normal_(value, 1.0 if name.endswith("weight") else 0.0, 0.2)
 
+    @property
+    def unet(self) -> Any:
+        return self.model.diffusion_model
+
+    def published(self) -> dict[str, Tensor]:
+        """As the files have it: transformers' older names for CLIP's tower, and a buffer of positions."""
+        state = {}
+        for name, value in self.state_dict().items():
+            for prefix in ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer."):
+                if name.startswith(prefix) and not name.startswith(f"{prefix}text_model."):
+                    name = f"{prefix}text_model.{name.removeprefix(prefix)}"
+            state[name] = value
+            if name.endswith("text_model.embeddings.position_embedding.weight"):
+                state[name.replace("position_embedding.weight", "position_ids")] = torch.arange(LENGTH)[None]
+        return state
+
 
 @pytest.fixture(scope="module")
-def theirs() -> MVDream:
-    return MVDream().eval()
+def theirs() -> SingleFile:
+    return SingleFile().eval()
 
 
 @torch.no_grad()
-def test_the_unet_predicts_what_the_original_predicts(theirs: MVDream) -> None:
-    unet, *_ = mvdream_parts(theirs.state_dict())
+def test_the_unet_predicts_what_the_original_predicts(theirs: SingleFile) -> None:
+    unet, *_ = parts(theirs.state_dict())
     x, context = torch.randn(2 * VIEWS, 4, 16, 16), torch.randn(2 * VIEWS, LENGTH, CONTEXT)
     t, camera = torch.randint(0, 1000, (2 * VIEWS,)), torch.randn(2 * VIEWS, 16)
-    expected = theirs.model.diffusion_model(x, t, context, camera)  # pyright: ignore[reportCallIssue]
+    expected = theirs.unet(x, t, context, camera)  # pyright: ignore[reportCallIssue]
     from rewardsds.priors.multiview import enable_multiview_attention, is_multiview
 
     assert is_multiview(unet)
@@ -361,8 +462,8 @@ def test_the_unet_predicts_what_the_original_predicts(theirs: MVDream) -> None:
 
 
 @torch.no_grad()
-def test_the_autoencoder_is_the_original(theirs: MVDream) -> None:
-    _, vae, _, scheduler = mvdream_parts(theirs.state_dict())
+def test_the_autoencoder_is_the_original(theirs: SingleFile) -> None:
+    _, vae, _, scheduler = parts(theirs.state_dict())
     pictures, latents = torch.randn(2, 3, 16, 16), torch.randn(2, 4, 8, 8)
     own = theirs.first_stage_model
     mean = own.quant_conv(own.encoder(pictures))[:, :4]  # pyright: ignore[reportCallIssue]
@@ -376,27 +477,122 @@ def test_the_autoencoder_is_the_original(theirs: MVDream) -> None:
 
 
 @torch.no_grad()
-def test_the_text_is_read_as_the_original_reads_it(theirs: MVDream) -> None:
-    *_, encoder, _ = mvdream_parts(theirs.state_dict())
+def test_the_text_is_read_as_the_original_reads_it(theirs: SingleFile) -> None:
+    (encoder,) = parts(theirs.state_dict()).text_encoders
     ids = torch.randint(2, TOKENS, (2, LENGTH))
     expected = theirs.cond_stage_model.model.penultimate(ids)  # pyright: ignore
     torch.testing.assert_close(encoder(ids).last_hidden_state, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_parts_make_a_prior(theirs: MVDream) -> None:
-    unet, vae, encoder, scheduler = mvdream_parts(theirs.state_dict(), image_size=64)
+def test_the_parts_make_a_prior(theirs: SingleFile) -> None:
+    unet, vae, (encoder,), scheduler = parts(theirs.state_dict(), image_size=64)
     prior = DiffusionPrior(unet, vae, encoder, None, scheduler)
     assert prior.multiview
     assert (prior.views, prior.latent_shape, prior.image_size) == (4, (4, 8, 8), 64)
 
 
-def test_the_names_of_the_community_port_load_too(theirs: MVDream) -> None:
-    unet = theirs.model.diffusion_model
+def test_the_names_of_the_community_port_load_too(theirs: SingleFile) -> None:
+    unet = theirs.unet
     assert isinstance(unet, UNet)
-    ported = multiview_unet(unet.state_dict())
-    whole, *_ = mvdream_parts(theirs.state_dict())
+    ported = latent_unet(unet.state_dict(), 32)
+    whole, *_ = parts(theirs.state_dict())
     for name, value in ported.state_dict().items():
         assert torch.equal(value, whole.state_dict()[name])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["sd1", "sd2"])
+def test_stable_diffusion_1_and_2(kind: Kind) -> None:
+    theirs = SingleFile(kind).eval()
+    unet, vae, (encoder,), scheduler = parts(theirs.published(), 64, "v_prediction")
+    x, context = torch.randn(2, 4, 16, 16), torch.randn(2, LENGTH, CONTEXT)
+    t = torch.tensor([3, 700])
+    torch.testing.assert_close(unet(x, t, context).sample, theirs.unet(x, t, context), atol=1e-5, rtol=1e-5)
+    ids = torch.randint(2, TOKENS, (2, LENGTH))
+    read = encoder(ids).last_hidden_state
+    own = theirs.cond_stage_model
+    expected = own.transformer(ids).last_hidden_state if kind == "sd1" else own.model.penultimate(ids)  # pyright: ignore
+    torch.testing.assert_close(read, expected, atol=1e-5, rtol=1e-5)
+    prior = DiffusionPrior(unet, vae, encoder, None, scheduler)
+    assert (prior.sees_cameras, prior.image_size, prior.prediction_type) == (False, 64, "v_prediction")
+
+
+@torch.no_grad()
+def test_xl_from_a_file(tmp_path: Path) -> None:
+    theirs = SingleFile("xl").eval()
+    save_file(
+        {name: value.contiguous() for name, value in theirs.published().items()}, tmp_path / "xl.safetensors"
+    )
+    for name in ("tokenizer", "tokenizer_2"):
+        tiny_models.tokenizer().save_pretrained(tmp_path / "companion" / name)
+    cpu = torch.device("cpu")
+    prior = prior_from_file(tmp_path / "xl.safetensors", cpu, torch.float32, 64, str(tmp_path / "companion"))
+    assert isinstance(prior, SDXLPrior)
+    assert (prior.latent_shape, prior.image_size) == ((4, 8, 8), 64)
+    ids = prior.tokenizer("a red car", padding="max_length", max_length=LENGTH, return_tensors="pt")[
+        "input_ids"
+    ]
+    embedders: Any = theirs.conditioner.embedders
+    first, second = embedders
+    one = first.transformer(ids, output_hidden_states=True).hidden_states[-2]
+    tower = second.model
+    states, summary = tower.whole(ids)
+    condition = prior.condition(["a red car"], "black")
+    torch.testing.assert_close(condition.embeddings[0], torch.cat([one, states], -1)[0], atol=1e-5, rtol=1e-5)
+    assert condition.extras is not None
+    torch.testing.assert_close(condition.extras["pooled"], summary, atol=1e-5, rtol=1e-5)
+
+    noisy = torch.randn(1, 1, 1, 4, 8, 8)
+    t = torch.tensor([321])
+    sizes = sinusoids(torch.tensor([64.0, 64, 0, 0, 64, 64]), 256).flatten()[None]
+    expected = theirs.unet(noisy[0, 0], t, condition.embeddings, torch.cat([summary, sizes], -1))
+    ours = prior.predict(noisy, t, condition, unconditional=False).conditional
+    torch.testing.assert_close(ours[0, 0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_file_is_a_prior_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = SingleFile("sd1").eval()
+    torch.save({"state_dict": theirs.published(), "epoch": 3}, tmp_path / "model.ckpt")
+    with pytest.raises(ValueError, match=r"tokenizer of stable-diffusion-v1-5/.*--companion FOLDER"):
+        load_prior(tmp_path / "model.ckpt", "cpu")
+    tiny_models.tokenizer().save_pretrained(tmp_path / "tokenizer")
+    monkeypatch.setattr("rewardsds.priors.load.SD15", str(tmp_path))
+    prior = load_prior(tmp_path / "model.ckpt", "cpu", image_size=64)
+    found = prior.predict(torch.randn(1, 1, 1, 4, 8, 8), torch.tensor([9]), prior.condition(["a red car"]))
+    assert found.conditional.isfinite().all()
+
+
+class Answers(nn.Module):
+    """A UNet that answers v or ε for pictures that it knows nothing of."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.config = {"sample_size": 16, "in_channels": 4, "cross_attention_dim": 8}
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, states: Tensor) -> Any:
+        alpha, sigma = 0.0683, 0.9977  # Stable Diffusion's at 999
+        x0 = 0.5 * torch.ones_like(noisy)
+        noise = (noisy - alpha * x0) / sigma
+        said = noise if self.kind == "epsilon" else alpha * noise - sigma * x0
+        return SimpleNamespace(sample=said)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_what_a_network_predicts_is_found(kind: str) -> None:
+    assert found_prediction_type(Answers(kind)) == kind
+
+
+def test_the_toyboxs_network_is_found_to_predict_noise() -> None:
+    network = load_prior("toybox", "cpu").network
+
+    class WithoutPose:
+        config = network.config
+
+        def __call__(self, *given: Tensor) -> Any:
+            return network(*given, class_labels=torch.zeros(1, 16))
+
+    assert found_prediction_type(WithoutPose()) == "epsilon"
 
 
 Break = Callable[[dict[str, Tensor]], object]
@@ -408,21 +604,21 @@ AT = "model.diffusion_model"
     [
         (lambda s: s.clear(), "nothing in it begins with model.diffusion_model., first_stage_model."),
         (lambda s: s.pop(f"{AT}.camera_embed.0.weight"), "its UNet lacks label_emb.0.0.weight"),
-        (lambda s: s.pop(f"{AT}.out.2.bias"), "MVDream's UNet: it lacks conv_out.bias"),
+        (lambda s: s.pop(f"{AT}.out.2.bias"), "a prior's UNet: it lacks conv_out.bias"),
         (lambda s: s.update({f"{AT}.extra.weight": torch.zeros(3)}), "it has extra.weight besides"),
         (lambda s: s.pop("first_stage_model.quant_conv.bias"), "autoencoder: it lacks quant_conv.bias"),
         (lambda s: s.pop("cond_stage_model.model.positional_embedding"), "lacks positional_embedding"),
     ],
 )
-def test_what_is_wrong_with_a_checkpoint_is_told(theirs: MVDream, damage: Break, told: str) -> None:
+def test_what_is_wrong_with_a_checkpoint_is_told(theirs: SingleFile, damage: Break, told: str) -> None:
     state = dict(theirs.state_dict())
     damage(state)
     with pytest.raises(ValueError, match=told):
-        mvdream_parts(state)
+        parts(state)
 
 
-def test_a_folder_of_the_community_port_is_the_same_prior(theirs: MVDream, tmp_path: Path) -> None:
-    unet, vae, encoder, scheduler = mvdream_parts(theirs.state_dict(), image_size=256)
+def test_a_folder_of_the_community_port_is_the_same_prior(theirs: SingleFile, tmp_path: Path) -> None:
+    unet, vae, (encoder,), scheduler = parts(theirs.state_dict(), image_size=256)
     for part, model in (("vae", vae), ("text_encoder", encoder), ("scheduler", scheduler)):
         model.save_pretrained(tmp_path / part)  # pyright: ignore[reportArgumentType]
     tiny_models.tokenizer().save_pretrained(tmp_path / "tokenizer")
@@ -431,7 +627,7 @@ def test_a_folder_of_the_community_port_is_the_same_prior(theirs: MVDream, tmp_p
     (tmp_path / "unet" / "config.json").write_text(
         json.dumps({"_class_name": "MultiViewUNetModel", "image_size": 32, "camera_dim": 16})
     )
-    own = theirs.model.diffusion_model
+    own = theirs.unet
     assert isinstance(own, UNet)
     weights = {name: value.contiguous() for name, value in own.state_dict().items()}
     save_file(weights, tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
