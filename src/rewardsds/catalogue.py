@@ -19,6 +19,7 @@ class KnownModel:
     parameters: in millions. licence: of the weights.
     recipe: how the original file is converted; None where it loads as it is.
     needs: ids of what the conversion or the model needs beside it.
+    revision: commit of the first repository that is fetched; None: the newest.
     """
 
     name: str
@@ -30,6 +31,7 @@ class KnownModel:
     files: tuple[str, ...] = ()
     recipe: Recipe | None = None
     needs: tuple[str, ...] = ()
+    revision: str | None = None
 
     def memory(self, bytes_per_value: int = 2) -> float:
         """GiB of the weights; 2 bytes a value is half precision."""
@@ -59,6 +61,7 @@ KNOWN = (
         repos=(SD15,),
         parameters=1066,
         licence="CreativeML OpenRAIL-M",
+        revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
     ),
     KnownModel(
         name="mvdream",
@@ -78,6 +81,7 @@ KNOWN = (
         repos=(SDXL,),
         parameters=3469,
         licence="OpenRAIL++-M",
+        revision="462165984030d82259a11f4367a4eed129e94a7b",
     ),
     KnownModel(
         name="sd-3-medium",
@@ -86,6 +90,7 @@ KNOWN = (
         repos=("stabilityai/stable-diffusion-3-medium-diffusers",),
         parameters=7692,
         licence="Stability AI Community",
+        revision="ea42f8cef0f178587cf766dc8129abd379c90671",
     ),
     KnownModel(
         name="flux-dev",
@@ -94,6 +99,7 @@ KNOWN = (
         repos=("black-forest-labs/FLUX.1-dev",),
         parameters=16871,
         licence="FLUX.1-dev non-commercial",
+        revision="3de623fc3c33e44ffbe2bad470d0f45bccf2eb21",
     ),
     KnownModel(
         name="flux-schnell",
@@ -102,6 +108,7 @@ KNOWN = (
         repos=("black-forest-labs/FLUX.1-schnell",),
         parameters=16863,
         licence="Apache-2.0",
+        revision="741f7c3ce8b383c54771c7003378a50191e9efe9",
     ),
     KnownModel(
         name="clip-l",
@@ -110,6 +117,7 @@ KNOWN = (
         repos=(CLIP_L,),
         parameters=428,
         licence="MIT",
+        revision="32bd64288804d66eefd0ccbe215aa642df71cc41",
     ),
     KnownModel(
         name="siglip",
@@ -134,12 +142,13 @@ KNOWN = (
         name="image-reward",
         kind="reward",
         purpose="ImageReward-v1.0, the paper's best reward",
-        repos=("THUDM/ImageReward", "zai-org/ImageReward"),
+        repos=("zai-org/ImageReward", "THUDM/ImageReward"),
         files=("ImageReward.pt",),
         parameters=446,
         licence="Apache-2.0",
         recipe="image-reward",
         needs=(BERT,),
+        revision="5736be03b2652728fb87788c9797b0570450ab72",
     ),
     KnownModel(
         name="hps-v2",
@@ -151,6 +160,7 @@ KNOWN = (
         licence="Apache-2.0",
         recipe="hps",
         needs=(CLIP_H,),
+        revision="697403c78157020a1ae59d23f111aa58ced35b0a",
     ),
     KnownModel(
         name="hps-v2.1",
@@ -162,6 +172,7 @@ KNOWN = (
         licence="Apache-2.0",
         recipe="hps",
         needs=(CLIP_H,),
+        revision="697403c78157020a1ae59d23f111aa58ced35b0a",
     ),
     KnownModel(
         name="reward3d",
@@ -181,6 +192,8 @@ KNOWN = (
         repos=("yuvalkirstain/PickScore_v1",),
         parameters=986,
         licence="MIT",
+        needs=(CLIP_H,),
+        revision="a4e4367c6dfa7288a00c550414478f865b875800",
     ),
 )
 

@@ -100,7 +100,7 @@ class FetchModel:
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """One of `rewardsds models list`."""
     revision: str | None = None
-    """Branch, tag or commit. None: the newest."""
+    """Branch, tag or commit. None: the one in `models list`, or the newest."""
     folder: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Where to put it. None: the hub's cache."""
 
@@ -434,7 +434,8 @@ def _list_models() -> int:
         print(
             f"{'':24} {model.parameters} million weights, {model.memory():.1f} GiB in half precision; {model.licence}"
         )
-        print(f"{'':24} {', '.join((*model.repos, *model.files))}")
+        pinned = f" at {model.revision[:12]}" if model.revision else ""
+        print(f"{'':24} {', '.join((*model.repos, *model.files))}{pinned}")
         if model.recipe is not None:
             print(f"{'':24} then: rewardsds models convert {model.recipe} FILE FOLDER")
     return 0

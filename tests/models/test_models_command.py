@@ -20,7 +20,7 @@ import rewardsds
 import tiny_models
 from priors.test_single_files import SingleFile
 from rewards.test_original_checkpoints import OpenCLIP, image_reward_state, linear
-from rewardsds.catalogue import KNOWN
+from rewardsds.catalogue import KNOWN, known
 from rewardsds.cli import main
 from rewardsds.foreign import recipe_of
 from rewardsds.priors.load import load_prior
@@ -285,6 +285,9 @@ def test_offline_and_absent_models_are_told(hub: tuple[str, list[str]], tmp_path
     assert done.returncode == 1
     assert "pickscore was not downloaded (yuvalkirstain/PickScore_v1: " in done.stderr
     assert "Traceback" not in done.stderr
+    pinned = known("pickscore").revision
+    assert pinned is not None
+    assert any(pinned in path for path in asked), asked
     asked.clear()
     done = fetch(url, "pickscore", tmp_path / "model", HF_HUB_OFFLINE="1")
     assert done.returncode == 1
