@@ -112,7 +112,8 @@ def save_sdxl(folder: Path, prediction_type: str = "epsilon") -> Path:
     return folder
 
 
-def save_sd3(folder: Path, shift: float = 3.0) -> Path:
+def save_sd3(folder: Path, shift: float = 3.0, t5: bool = True) -> Path:
+    """t5: with the third text encoder, which many leave out."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         transformer = SD3Transformer2DModel(
@@ -136,8 +137,8 @@ def save_sd3(folder: Path, shift: float = 3.0) -> Path:
             tokenizer=clip_tokenizer(),
             text_encoder_2=CLIPTextModelWithProjection(clip_config(32)),
             tokenizer_2=clip_tokenizer(),
-            text_encoder_3=t5_encoder(56),
-            tokenizer_3=t5_tokenizer(),
+            text_encoder_3=t5_encoder(56) if t5 else None,  # pyright: ignore[reportArgumentType]
+            tokenizer_3=t5_tokenizer() if t5 else None,  # pyright: ignore[reportArgumentType]
         ).save_pretrained(folder)
     return folder
 

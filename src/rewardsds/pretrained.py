@@ -115,11 +115,13 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without transformers' progress bars, and without a warning that every AutoencoderTiny provokes."""
+    """Without progress bars, and without a warning that every AutoencoderTiny provokes."""
+    from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     had_bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
+    diffusers_logging.disable_progress_bar()
     diffusers_logger = logging.getLogger("diffusers.configuration_utils")
 
     def keep(record: logging.LogRecord) -> bool:
@@ -132,6 +134,7 @@ def quiet_loading() -> Iterator[None]:
         diffusers_logger.removeFilter(keep)
         if had_bars:
             transformers_logging.enable_progress_bar()
+            diffusers_logging.enable_progress_bar()
 
 
 @contextmanager

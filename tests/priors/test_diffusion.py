@@ -270,3 +270,23 @@ def test_mismatched_cameras_are_named(prior: DiffusionPrior):
         prior.predict(noisy(1, 1, 4), torch.tensor([1]), prior.condition(["a"]))
     with pytest.raises(ValueError, match="1 items of 2 views, the cameras"):
         prior.predict(noisy(1, 1, 2), torch.tensor([1]), prior.condition(["a"], camera_to_world=poses(1)))
+
+
+def test_a_schedule_that_ends_in_pure_noise_still_has_previews(tmp_path: Path):
+    folder = tiny_models.save_prior(tmp_path / "prior", multiview=False, prediction_type="v_prediction")
+    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler", rescale_betas_zero_snr=True)
+    assert isinstance(scheduler, DDIMScheduler)
+    assert scheduler.alphas_cumprod[-1] == 0
+    scheduler.save_pretrained(folder / "scheduler")
+    prior = DiffusionPrior.from_pretrained(folder, "cpu")
+    z = noisy(1, 1, 1)
+    t = torch.tensor([999])
+    with torch.no_grad():
+        condition = prior.condition(["a red car"])
+        noise = prior.predict(z, t, condition, unconditional=False).conditional
+        said = prior.network(z[0, 0], t, condition.embeddings).sample
+    alpha, sigma = prior.alphas_cumprod[999].sqrt(), (1 - prior.alphas_cumprod[999]).sqrt()
+    # x̂0 = α z − σ v, by way of the noise
+    torch.testing.assert_close(
+        ((z - sigma * noise) / alpha)[0, 0], alpha * z[0, 0] - sigma * said, rtol=0, atol=0.02
+    )

@@ -28,6 +28,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "sdxl": tiny_pipelines.save_sdxl(at / "sdxl"),
         "sdxl-v": tiny_pipelines.save_sdxl(at / "sdxl-v", "v_prediction"),
         "sd3": tiny_pipelines.save_sd3(at / "sd3"),
+        "sd3-without-t5": tiny_pipelines.save_sd3(at / "sd3-without-t5", t5=False),
         "flux-dev": tiny_pipelines.save_flux(at / "flux-dev"),
         "flux-schnell": tiny_pipelines.save_flux(at / "flux-schnell", distilled=False),
     }
@@ -90,11 +91,11 @@ def test_sdxl_reads_an_empty_negative_prompt_as_zeros(folders: dict[str, Path]):
     assert condition.extras["negative_pooled"].abs().sum() == 0
 
 
-@pytest.mark.parametrize("name", ["sd3", "flux-dev", "flux-schnell"])
+@pytest.mark.parametrize("name", ["sd3", "sd3-without-t5", "flux-dev", "flux-schnell"])
 def test_flows_predict_what_the_pipelines_do(folders: dict[str, Path], name: str):
     size = 16
     prior = load_prior(folders[name], "cpu", image_size=size)
-    assert isinstance(prior, SD3Prior if name == "sd3" else FluxPrior)
+    assert isinstance(prior, SD3Prior if name.startswith("sd3") else FluxPrior)
     assert prior.latent_shape == (4, 8, 8)
     pipeline = prior.pipeline
     pipeline.set_progress_bar_config(disable=True)
@@ -107,12 +108,12 @@ def test_flows_predict_what_the_pipelines_do(folders: dict[str, Path], name: str
         guidance_scale=3.5 if name == "flux-dev" else 1.0,
         height=size,
         width=size,
-        max_sequence_length=256 if name == "sd3" else 512,
+        max_sequence_length=256 if name.startswith("sd3") else 512,
         output_type="latent",
         generator=torch.Generator().manual_seed(0),
     )
     flow, velocity = heard.given["hidden_states"], heard.answer
-    s = heard.given["timestep"][0] / (1000.0 if name == "sd3" else 1.0)
+    s = heard.given["timestep"][0] / (1000.0 if name.startswith("sd3") else 1.0)
     if isinstance(prior, FluxPrior):
         flow, velocity = (pipeline._unpack_latents(x, size, size, 2) for x in (flow, velocity))
     levels = prior.alphas_cumprod[half]

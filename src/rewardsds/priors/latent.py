@@ -26,6 +26,8 @@ from rewardsds.priors.parametrisation import (
 from rewardsds.prompts import Texts
 
 MISTRUSTED = "the scheduler's prediction_type is {!r}, it must be one of {}"
+LOWEST = 1e-8
+"""Of ᾱ."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class LatentPrior(ABC):
                 f"this prior makes pictures of a multiple of {factor * self.multiple} pixels, got {image_size}"
             )
         self._size = self._own_size() if image_size is None else image_size // factor
-        self._alphas_cumprod = alphas_cumprod.to(device=self._like.device, dtype=torch.float32)
+        # Schedules that end in pure noise would leave nothing to read x̂0 from.
+        levels = alphas_cumprod.to(device=self._like.device, dtype=torch.float32)
+        self._alphas_cumprod = levels.clamp_min(LOWEST)
         self.in_chunks(None)
         self._texts_rest_on_cpu = False
         self._read: dict[tuple[str, bool], Read] = {}

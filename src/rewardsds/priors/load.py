@@ -58,9 +58,9 @@ def load_prior(
         index = _index(found)
         kind = _kind(str(index.get("_class_name")))
         if isinstance(found, Path):
-            # SD3's third text encoder may be left out: the index then names no class for it.
-            named = {name: part for name, part in index.items() if isinstance(part, list)}
-            needed = PARTS if kind is DiffusionPrior else [name for name, part in named.items() if part[0]]
+            named = [name for name, part in index.items() if isinstance(part, list) and part[0]]
+            optional = getattr(kind, "optional", ())
+            needed = PARTS if kind is DiffusionPrior else [name for name in named if name not in optional]
             missing = [name for name in needed if not (found / name).is_dir()]
             if missing:
                 raise ValueError(

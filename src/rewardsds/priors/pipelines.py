@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ class PipelinePrior(LatentPrior):
 
     pipeline_class: type[Any]
     encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    optional: tuple[str, ...] = ()
+    """Parts that a folder may lack."""
 
     pipeline: Any
 
@@ -58,7 +61,11 @@ class PipelinePrior(LatentPrior):
         """
         device, dtype = default_device_and_dtype(device, dtype)
         with quiet_loading():
-            pipeline = cls.pipeline_class.from_pretrained(str(source), dtype=dtype, use_safetensors=True)
+            folder = Path(source).expanduser()
+            left_out = [name for name in cls.optional if folder.is_dir() and not (folder / name).is_dir()]
+            pipeline = cls.pipeline_class.from_pretrained(
+                str(source), dtype=dtype, use_safetensors=True, **dict.fromkeys(left_out)
+            )
         return cls(pipeline.to(device), image_size=image_size)  # pyright: ignore[reportCallIssue]
 
 
@@ -99,7 +106,7 @@ class SD3Prior(PipelinePrior):
     """Stable Diffusion 3 and 3.5 (arXiv 2403.03206): a flow, with up to three text encoders."""
 
     pipeline_class = StableDiffusion3Pipeline
-
+    optional = ("text_encoder_3", "tokenizer_3")
     multiple = 2
 
     def __init__(self, pipeline: StableDiffusion3Pipeline, image_size: int | None = None) -> None:
