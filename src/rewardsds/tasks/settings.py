@@ -229,30 +229,6 @@ class DistillationSettings(RunSettings):
         description="Where one of several rewards fails: stop with the state saved, or go on with the others.",
     )
     grader: GraderSettings = Field(default_factory=GraderSettings, description="The reward grader:MODEL.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="auto",
-        description="Of the prior's and the reward's weights. auto: fp32 on the CPU, fp16 on a GPU.",
-    )
-    chunk: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
-        default="auto",
-        description="Pictures in one call of the prior's network, its autoencoder and the reward. auto: all, and as "
-        "many as fit where the GPU's memory does not hold them; null: all. It changes results by rounding only.",
-    )
-    offload: bool = Field(
-        default=False,
-        description="Text encoders wait in the CPU's memory, and so does the reward after its K steps.",
-    )
-    attention_slicing: bool = Field(
-        default=False,
-        description="One attention head after the other: slower, less memory; UNets of single pictures.",
-    )
-    vae_tiling: bool = Field(
-        default=False, description="Encode and decode large pictures in overlapping tiles: less memory."
-    )
-    compile: bool = Field(
-        default=False,
-        description="Compile the prior's network (torch.compile): the first step takes minutes, later ones less.",
-    )
 
     candidates: int = Field(
         default=4, ge=1, le=1024, description="N: noises tried at a step. With weighting none it is always 1."
@@ -319,6 +295,31 @@ class DistillationSettings(RunSettings):
     )
     t_anneal_steps: int | None = Field(
         default=None, ge=1, description="Steps over which the range of timesteps moves. None: the whole run."
+    )
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="Of the prior's and the reward's weights. auto: fp32 on the CPU, fp16 on a GPU.",
+    )
+    chunk: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        default="auto",
+        description="Pictures in one call of the prior's network, its autoencoder and the reward. auto: all, and as "
+        "many as fit where the GPU's memory does not hold them; null: all. It changes results by rounding only.",
+    )
+    offload: bool = Field(
+        default=False,
+        description="Text encoders wait in the CPU's memory, and so does the reward after its K steps.",
+    )
+    attention_slicing: bool = Field(
+        default=False,
+        description="One attention head after the other: slower, less memory; UNets of single pictures.",
+    )
+    vae_tiling: bool = Field(
+        default=False, description="Encode and decode large pictures in overlapping tiles: less memory."
+    )
+    compile: bool = Field(
+        default=False,
+        description="Compile the prior's network (torch.compile): the first step takes minutes, later ones less.",
     )
 
     @field_validator("t_range_start", "t_range_end")
