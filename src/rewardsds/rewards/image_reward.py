@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, BlipTextConfig, BlipVisionConfig
 from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
+from typing_extensions import Self
 
 from rewardsds.pretrained import default_device_and_dtype, quiet_loading
 from rewardsds.rewards.base import ModelReward
@@ -41,6 +42,17 @@ class ImageRewardNetwork(nn.Module):
         self.mlp = nn.Sequential(*[nn.Linear(a, b) for a, b in pairwise(sizes)])
         self.widths = tuple(widths)
 
+    def config(self) -> dict[str, Any]:
+        """What `from_config` takes."""
+        towers = {"vision_config": self.vision.config.to_dict(), "text_config": self.text.config.to_dict()}
+        return {**towers, "widths": list(self.widths)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ImageRewardNetwork:
+        """With random weights."""
+        vision, text = BlipVisionConfig(**config["vision_config"]), BlipTextConfig(**config["text_config"])
+        return cls(vision, text, config["widths"])
+
     def forward(self, pixels: Tensor, tokens: Tensor, attention_mask: Tensor) -> Tensor:
         """(M, 3, S, S) normalised, (M, T) twice → raw scores (M,)."""
         return self.score(self.vision(pixel_values=pixels).last_hidden_state, tokens, attention_mask)
@@ -64,6 +76,8 @@ class ImageReward(ModelReward):
 
     Pictures are resized on the device (bicubic, antialiased; the shorter side, then the middle). Carries gradient.
     """
+
+    network_class: ClassVar[Any] = ImageRewardNetwork
 
     def __init__(
         self,
@@ -132,21 +146,26 @@ class ImageReward(ModelReward):
             self._tokens[prompt] = read["input_ids"][0], read["attention_mask"][0]
         return self._tokens[prompt]
 
-    def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-        """config.json, model.safetensors and the tokenizer's files."""
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {
+    def _config(self) -> dict[str, Any]:
+        return {
             "model_type": "image-reward",
-            "vision_config": self.network.vision.config.to_dict(),
-            "text_config": self.network.text.config.to_dict(),
-            "widths": list(self.network.widths),
+            **self.network.config(),
             "mean": self.mean,
             "std": self.std,
             "image_mean": self._image_mean.flatten().tolist(),
             "image_std": self._image_std.flatten().tolist(),
             "length": self.length,
         }
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def _made(cls, config: Mapping[str, Any], network: Any, tokenizer: Any) -> Self:
+        options = {name: config[name] for name in ("mean", "std", "image_mean", "image_std", "length")}
+        return cls(network, tokenizer, **options)
+
+    def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+        """config.json, model.safetensors and the tokenizer's files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(self._config(), indent=2) + "\n", encoding="utf-8")
         state = {key: value.cpu().to(dtype).contiguous() for key, value in self.network.state_dict().items()}
         save_file(state, folder / "model.safetensors")
         self.tokenizer.save_pretrained(str(folder / "tokenizer"))
@@ -157,25 +176,13 @@ class ImageReward(ModelReward):
         folder: str | PathLike[str],
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-    ) -> ImageReward:
+    ) -> Self:
         """A folder that `save_pretrained` wrote."""
         device, dtype = default_device_and_dtype(device, dtype)
         path = Path(folder).expanduser()
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         with quiet_loading():
-            network = ImageRewardNetwork(
-                BlipVisionConfig(**config["vision_config"]),
-                BlipTextConfig(**config["text_config"]),
-                config["widths"],
-            )
+            network = cls.network_class.from_config(config)
             network.load_state_dict(load_file(path / "model.safetensors"))
             tokenizer = AutoTokenizer.from_pretrained(str(path / "tokenizer"))
-        return cls(
-            network.to(device, dtype),
-            tokenizer,
-            config["mean"],
-            config["std"],
-            config["image_mean"],
-            config["image_std"],
-            config["length"],
-        )
+        return cls._made(config, network.to(device, dtype), tokenizer)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BlipTextConfig, BlipVisionConfig
+from typing_extensions import Self
 
 from rewardsds.foreign import load_strictly, split_off
-from rewardsds.pretrained import default_device_and_dtype, quiet_loading
 from rewardsds.rewards.image_reward import LENGTH, MEAN, STD, ImageReward, ImageRewardNetwork
 from rewardsds.rewards.original import UNUSED, image_reward_network
 
@@ -67,6 +62,20 @@ class Reward3DNetwork(nn.Module):
     def vision(self) -> Any:
         return self.views.vision
 
+    def config(self) -> dict[str, Any]:
+        """What `from_config` takes; scorer: its widths, or None of the fusion."""
+        scorer = None
+        if isinstance(self.head, Scorer):
+            layers = (self.head.fc1, self.head.fc2, self.head.fc3)
+            scorer = [self.head.fc1.in_features, *(layer.out_features for layer in layers)]
+        return {**self.views.config(), "scorer": scorer}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Reward3DNetwork:
+        """With random weights."""
+        views = ImageRewardNetwork.from_config(config)
+        return cls(views, Scorer(config["scorer"]) if config["scorer"] else _fusion(views))
+
     def forward(self, pixels: Tensor, tokens: Tensor, attention_mask: Tensor) -> Tensor:
         """(M · 4, 3, S, S) normalised, (M · 4, T) twice → (M,); the views of an object follow each other."""
         read = self.views.read(
@@ -82,6 +91,7 @@ class Reward3D(ImageReward):
     """Standardised scores of four views of an object together, which the method's authors trained on 3D results."""
 
     network: Reward3DNetwork  # pyright: ignore[reportIncompatibleVariableOverride]
+    network_class = Reward3DNetwork
 
     def __init__(self, network: Reward3DNetwork, tokenizer: Any, length: int = LENGTH) -> None:
         std = FUSION_STD if isinstance(network.head, CrossViewFusion) else STD
@@ -105,48 +115,12 @@ class Reward3D(ImageReward):
         scores = self.chunks(look, len(flat), unit=VIEWS)  # the views of an object stay together
         return ((scores.float() - self.mean) / self.std).reshape(candidates, items).to(images.device)
 
-    def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-        """config.json, model.safetensors and the tokenizer's files."""
-        folder.mkdir(parents=True, exist_ok=True)
-        views, head = self.network.views, self.network.head
-        scorer = None
-        if isinstance(head, Scorer):
-            scorer = [head.fc1.in_features, *(layer.out_features for layer in (head.fc1, head.fc2, head.fc3))]
-        config = {
-            "model_type": "reward3d",
-            "vision_config": views.vision.config.to_dict(),
-            "text_config": views.text.config.to_dict(),
-            "widths": list(views.widths),
-            "scorer": scorer,
-            "length": self.length,
-        }
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        state = {key: value.cpu().to(dtype).contiguous() for key, value in self.network.state_dict().items()}
-        save_file(state, folder / "model.safetensors")
-        self.tokenizer.save_pretrained(str(folder / "tokenizer"))
+    def _config(self) -> dict[str, Any]:
+        return {"model_type": "reward3d", **self.network.config(), "length": self.length}
 
     @classmethod
-    def from_pretrained(
-        cls,
-        folder: str | PathLike[str],
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> Reward3D:
-        """A folder that `save_pretrained` wrote."""
-        device, dtype = default_device_and_dtype(device, dtype)
-        path = Path(folder).expanduser()
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        with quiet_loading():
-            views = ImageRewardNetwork(
-                BlipVisionConfig(**config["vision_config"]),
-                BlipTextConfig(**config["text_config"]),
-                config["widths"],
-            )
-            head = Scorer(config["scorer"]) if config["scorer"] else _fusion(views)
-            network = Reward3DNetwork(views, head)
-            network.load_state_dict(load_file(path / "model.safetensors"))
-            tokenizer = AutoTokenizer.from_pretrained(str(path / "tokenizer"))
-        return cls(network.to(device, dtype), tokenizer, config["length"])
+    def _made(cls, config: Mapping[str, Any], network: Any, tokenizer: Any) -> Self:
+        return cls(network, tokenizer, config["length"])
 
 
 def _fusion(views: ImageRewardNetwork) -> CrossViewFusion:
