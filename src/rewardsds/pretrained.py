@@ -68,6 +68,33 @@ def load_tokenizer(companion: str | PathLike[str], subfolder: str = "") -> Any:
         ) from error
 
 
+def load_part(kind: Any, source: str | PathLike[str], subfolder: str = "", **options: Any) -> Any:
+    """`kind.from_pretrained` of diffusers or transformers, in which every weight finds its place and none is made up.
+
+    Only safetensors are read: no pickle. Raises ValueError that names weights that are missing or too many.
+    """
+    where = {"subfolder": subfolder} if subfolder else {}
+    model, told = kind.from_pretrained(
+        str(source), use_safetensors=True, output_loading_info=True, **where, **options
+    )
+    missing = sorted(told["missing_keys"])
+    more = sorted(name for name in told["unexpected_keys"] if not _BESIDES.search(name))
+    other = sorted(str(one[0]) for one in told.get("mismatched_keys") or ())
+    problems = [
+        f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        for what, names in (("it lacks", missing), ("it has, besides,", more), ("other shapes has", other))
+        if names
+    ]
+    if problems:
+        place = f"{source}/{subfolder}" if subfolder else str(source)
+        raise ValueError(f"{place} holds no {kind.__name__}: {'; '.join(problems)}")
+    return model
+
+
+_BESIDES = re.compile(r"position_ids|^vision_model\.|^visual_projection\.|^text_projection\.|^logit_scale$")
+"""Weights that files of text encoders hold and that are not used."""
+
+
 def load_from(
     source: str | PathLike[str], what: str, examples: str, load: Callable[[str | Path], Model]
 ) -> Model:

@@ -293,3 +293,23 @@ def test_offline_and_absent_models_are_told(hub: tuple[str, list[str]], tmp_path
     assert done.returncode == 1
     assert "HF_HUB_OFFLINE is set, so nothing is downloaded" in done.stderr
     assert asked == []
+
+
+def test_a_full_disk_leaves_nothing(files: dict[str, Path], tokenizer: str, tmp_path: Path) -> None:
+    """As a process that may write no file of more than 20 kB."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); from rewardsds.cli import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = ["models", "convert", "hps", files["hps"], tmp_path / "out", "--companion", tokenizer]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, command)],
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

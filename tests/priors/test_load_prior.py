@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from rewardsds import pretrained
 from rewardsds.priors.latent import LatentPrior
@@ -103,3 +104,28 @@ def test_a_known_model_that_is_not_there_says_how_to_get_it(monkeypatch: pytest.
         ValueError, match=r"authors' file: .*models fetch mvdream.*models convert mvdream FILE"
     ):
         load_prior("mvdream")
+
+
+@pytest.mark.parametrize(
+    "part, damage, told",
+    [
+        (
+            "unet",
+            lambda s: s.pop("conv_out.bias"),
+            "unet holds no UNet2DConditionModel: it lacks conv_out.bias",
+        ),
+        ("unet", lambda s: s.update(image_embed=torch.zeros(2)), "it has, besides, image_embed"),
+        ("vae", lambda s: s.pop(next(iter(s))), "vae holds no AutoencoderTiny: it lacks"),
+        ("text_encoder", lambda s: s.pop(next(iter(s))), "text_encoder holds no CLIPTextModel: it lacks"),
+    ],
+)
+def test_no_weight_is_made_up(tiny_prior_folder: Path, tmp_path: Path, part: str, damage: Any, told: str):
+    folder = tmp_path / "prior"
+    shutil.copytree(tiny_prior_folder, folder)
+    file = next((folder / part).glob("*.safetensors"))
+    state = load_file(file)
+    damage(state)
+    save_file(state, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=told) as error:
+        load_prior(folder, "cpu")
+    assert "\n" not in str(error.value)

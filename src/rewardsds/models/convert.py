@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -59,6 +60,9 @@ def convert(
                 _reward(source, partial, companion, dtype)
         except ValueError as error:
             raise RewardsdsError(str(error)) from error
+        except (OSError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise RewardsdsError(f"{out} cannot be written: {reason}; nothing of it is left") from error
         if out.exists():
             out.rmdir()
         shutil.move(partial, out)

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, CLIPTextModel
 from transformers.utils.hub import cached_file
 
 from rewardsds.foreign import read_checkpoint
-from rewardsds.pretrained import default_device_and_dtype, quiet_loading
+from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading
 from rewardsds.priors.base import Condition
 from rewardsds.priors.latent import LatentPrior, Read, frozen
 from rewardsds.priors.multiview import camera_embedding, enable_multiview_attention, is_multiview
@@ -72,8 +72,7 @@ class DiffusionPrior(LatentPrior):
         """
         device, dtype = default_device_and_dtype(device, dtype)
         name = str(source)
-        # Only safetensors are read: no pickle.
-        options: dict[str, Any] = {"torch_dtype": dtype, "use_safetensors": True, "low_cpu_mem_usage": False}
+        options: dict[str, Any] = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
         with quiet_loading():
             vae_config: Any = AutoencoderKL.load_config(name, subfolder="vae")
             vae_class = AutoencoderTiny if vae_config["_class_name"] == "AutoencoderTiny" else AutoencoderKL
@@ -82,11 +81,9 @@ class DiffusionPrior(LatentPrior):
                 size = int(unet_config.get("image_size") or 32)  # of latents, in its words
                 unet: Any = latent_unet(read_checkpoint(_weights(name, "unet")), size).to(dtype)  # pyright: ignore
             else:
-                unet = UNet2DConditionModel.from_pretrained(name, subfolder="unet", **options)
-            vae: Any = vae_class.from_pretrained(name, subfolder="vae", **options)
-            text_encoder: Any = CLIPTextModel.from_pretrained(
-                name, subfolder="text_encoder", dtype=dtype, use_safetensors=True
-            )
+                unet = load_part(UNet2DConditionModel, name, "unet", **options)
+            vae = load_part(vae_class, name, "vae", **options)
+            text_encoder = load_part(CLIPTextModel, name, "text_encoder", dtype=dtype)
             tokenizer = AutoTokenizer.from_pretrained(name, subfolder="tokenizer")
             scheduler: Any = DDPMScheduler.from_pretrained(name, subfolder="scheduler")
         return cls(

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
@@ -16,7 +20,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 from typing_extensions import Self
 
-from rewardsds.pretrained import default_device_and_dtype, quiet_loading
+from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading
 from rewardsds.priors.base import Condition
 from rewardsds.priors.latent import LatentPrior, Read, downsampling, frozen
 from rewardsds.priors.parametrisation import flow_alphas_cumprod, flow_time
@@ -29,6 +33,8 @@ class PipelinePrior(LatentPrior):
     """A prior whose parts and texts one of diffusers' pipelines keeps; text encoders may lack where it allows that."""
 
     pipeline_class: type[Any]
+    network_class: type[Any]
+    network_part = "transformer"
     encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
     optional: tuple[str, ...] = ()
     """Parts that a folder may lack."""
@@ -63,8 +69,11 @@ class PipelinePrior(LatentPrior):
         with quiet_loading():
             folder = Path(source).expanduser()
             left_out = [name for name in cls.optional if folder.is_dir() and not (folder / name).is_dir()]
+            options: dict[str, Any] = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
+            kinds = {cls.network_part: cls.network_class, "vae": AutoencoderKL}
+            strict = {name: load_part(kind, source, name, **options) for name, kind in kinds.items()}
             pipeline = cls.pipeline_class.from_pretrained(
-                str(source), dtype=dtype, use_safetensors=True, **dict.fromkeys(left_out)
+                str(source), dtype=dtype, use_safetensors=True, **strict, **dict.fromkeys(left_out)
             )
         return cls(pipeline.to(device), image_size=image_size)  # pyright: ignore[reportCallIssue]
 
@@ -73,6 +82,8 @@ class SDXLPrior(PipelinePrior):
     """Stable Diffusion XL (arXiv 2307.01952): two text encoders, and a condition on sizes, of whole pictures here."""
 
     pipeline_class = StableDiffusionXLPipeline
+    network_class = UNet2DConditionModel
+    network_part = "unet"
 
     def __init__(self, pipeline: StableDiffusionXLPipeline, image_size: int | None = None) -> None:
         vae: Any = pipeline.vae
@@ -106,6 +117,7 @@ class SD3Prior(PipelinePrior):
     """Stable Diffusion 3 and 3.5 (arXiv 2403.03206): a flow, with up to three text encoders."""
 
     pipeline_class = StableDiffusion3Pipeline
+    network_class = SD3Transformer2DModel
     optional = ("text_encoder_3", "tokenizer_3")
     multiple = 2
 
@@ -141,6 +153,7 @@ class FluxPrior(PipelinePrior):
     """
 
     pipeline_class = FluxPipeline
+    network_class = FluxTransformer2DModel
 
     multiple = 2
 

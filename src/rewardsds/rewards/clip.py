@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, CLIPModel, SiglipModel
 
-from rewardsds.pretrained import default_device_and_dtype, quiet_loading
+from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading
 from rewardsds.rewards.base import ModelReward
 from rewardsds.rewards.pictures import Fit, square
 
@@ -71,7 +71,7 @@ class CLIPReward(ModelReward):
             kind = AutoConfig.from_pretrained(str(source)).model_type
             if kind not in KINDS:
                 raise ValueError(f"{source} is a {kind} model; a CLIP score needs one of {', '.join(KINDS)}")
-            model: Any = KINDS[kind].from_pretrained(str(source), dtype=dtype, use_safetensors=True)
+            model: Any = load_part(KINDS[kind], source, dtype=dtype)
             tokenizer = AutoTokenizer.from_pretrained(str(processor or source))
         mean, std = _normalisation(processor or source, HALVES if kind == "siglip" else (CLIP_MEAN, CLIP_STD))
         return cls(model.to(device), tokenizer, mean, std, fit, scaled)
