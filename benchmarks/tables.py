@@ -88,11 +88,45 @@ def vsd_memory() -> list[str]:
     return lines
 
 
+def levers() -> list[str]:
+    record = _read("reward_lever.json")["losses"]
+    lines = ["| loss | spread | alignment | toys found by the reward, points |", "|---|---|---|---|"]
+    for name, row in sorted(record.items(), key=lambda item: -item[1]["alignment"]["mean"]):
+        gain = RESULTS / f"reward_gain_{name}.json"
+        gained = "not measured"
+        if gain.is_file():
+            gained = _difference(_read(gain.name)["weighted against"]["plain"]["judge finds"], 100, 1)
+        marks = (f"{row[what]['mean']:.2f}".replace("-", "−") for what in ("spread", "alignment"))
+        lines.append(f"| `{name}` | {' | '.join(marks)} | {gained} |")
+    return lines
+
+
+def batch_throughput() -> list[str]:
+    record = _read("batch_throughput.json")
+    lines = [
+        "| 16 prompts | one batch | single runs | throughput | of the steps alone |",
+        "|---|---|---|---|---|",
+    ]
+    names = {"none": "SDS", "best-worst": "RewardSDS"}
+    for weighting, row in record["by weighting"].items():
+        cells = [
+            names.get(weighting, weighting),
+            f"{row['one batch, seconds of the command']:.0f} s",
+            f"{row['single runs, seconds of the commands']:.0f} s",
+            f"{row['throughput of the batch over single runs']:.2f} ×",
+            f"{row['the same of the steps alone']:.2f} ×",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "losses": losses,
     "edits": edits,
     "weightings": weightings,
     "vsd memory": vsd_memory,
+    "levers": levers,
+    "batch throughput": batch_throughput,
 }
 
 

@@ -27,17 +27,15 @@ def measure(loss: str, particles: int, prior_name: str) -> dict[str, int]:
 
     from batch import optimise_latents
     from rewardsds.distillation.losses import VSD
-    from rewardsds.priors.diffusion import DiffusionPrior
     from rewardsds.priors.load import load_prior
     from rewardsds.tasks.parts import make_guidance, make_loss
     from rewardsds.tasks.settings import TextToImageSettings
     from rewardsds.tasks.text_to_image import make_scene
 
     prior = load_prior(prior_name)
-    assert isinstance(prior, DiffusionPrior)
-    parts = (prior.unet, prior.vae, prior.text_encoder)
+    parts = (prior.network, prior.vae, *prior.text_encoders)
     weights = sum(nbytes(p) for part in parts for p in part.parameters())
-    unet = sum(nbytes(p) for p in prior.unet.parameters())
+    unet = sum(nbytes(p) for p in prior.network.parameters())
     settings = TextToImageSettings.model_validate(
         {
             "prompt": "a red cube",

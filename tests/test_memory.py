@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import Tensor
 
-from rewardsds.memory import PeakMemory, largest_batch
+from rewardsds.memory import Chunks, PeakMemory, largest_batch
 
 
 def test_the_peak_is_what_was_held_at_one_time():
@@ -43,3 +45,52 @@ def test_as_many_items_as_fit():
     assert 20 <= fit <= 24
     assert abs(needed(10) - 2100) <= 100
     assert largest_batch(run, 150)[0] == 0
+
+
+class Memory:
+    """Squares rows, of which it holds so many at a time."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.calls: list[int] = []
+
+    def __call__(self, taken: slice) -> Tensor:
+        rows = torch.arange(20.0)[taken, None]
+        self.calls.append(len(rows))
+        if len(rows) > self.rows:
+            raise torch.OutOfMemoryError("no room")
+        return rows.square()
+
+
+@pytest.mark.parametrize("size, calls", [(None, [20]), (20, [20]), (8, [8, 8, 4]), (1, [1] * 20)])
+def test_slices_put_together_are_the_whole(size: int | None, calls: list[int]):
+    memory = Memory(20)
+    assert torch.equal(Chunks(size)(memory, 20), torch.arange(20.0)[:, None].square())
+    assert memory.calls == calls
+
+
+def test_auto_finds_what_fits_once_and_keeps_it():
+    memory, chunks = Memory(6), Chunks("auto")
+    assert torch.equal(chunks(memory, 20), torch.arange(20.0)[:, None].square())
+    assert memory.calls == [20, 10, 5, 5, 5, 5]
+    memory.calls.clear()
+    assert len(chunks(memory, 20)) == 20
+    assert memory.calls == [5, 5, 5, 5]
+
+
+def test_rows_that_belong_together_stay_together():
+    memory = Memory(9)
+    assert len(Chunks("auto")(memory, 20, unit=4)) == 20
+    assert memory.calls == [20, 8, 8, 4]  # a half would be 10, which divides a group
+    memory.calls.clear()
+    assert len(Chunks(6)(memory, 20, unit=4)) == 20
+    assert memory.calls == [4] * 5
+
+
+def test_what_does_not_fit_at_all_is_told():
+    with pytest.raises(torch.OutOfMemoryError):
+        Chunks("auto")(Memory(0), 20)
+    with pytest.raises(torch.OutOfMemoryError):
+        Chunks(8)(Memory(6), 20)
+    with pytest.raises(ValueError, match="at least 1 row"):
+        Chunks(0)

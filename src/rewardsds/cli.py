@@ -41,6 +41,8 @@ commands:
   edit PICTURE            change what a picture shows, from --source "…" to --target "…"
   settings TASK           all settings of image, 3d or edit with their meaning, as a file for --config
   resume RUN              continue a run that was stopped; the result is the same to the bit
+  models list             pretrained models that are known by name; also models fetch, convert and check
+  doctor                  the machine, the models that are there, what fits, and what to run
   toybox show PROMPT      true pictures of a prompt from the world that the embedded prior was trained on
   toybox train            train the embedded models again
 
@@ -57,6 +59,7 @@ examples:
 """
 
 Command = TypeVar("Command")
+Recipe = Literal["mvdream", "stable-diffusion", "image-reward", "aesthetic", "hps", "reward3d"]
 Flat = tyro.conf.arg(name="")  # without a prefix before the names of a group's fields
 Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
 
@@ -71,6 +74,61 @@ class Make:
     """Settings file, for example a run's settings.yaml; settings given here count before it."""
     preset: PresetName | None = None
     """Named settings: small, medium, large (what is spent on the reward), paper; --config counts before them."""
+
+
+@dataclass
+class Doctor:
+    """What this machine has, which models are there, what fits into its memory, and what to run."""
+
+    candidates: int = 10
+    """N: noises tried at a step, which memory is planned for."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.candidates <= 1024:
+            raise SettingsError(f"candidates is {self.candidates}: expected 1 to 1024")
+
+
+@dataclass
+class ListModels:
+    """Pretrained models that are known by name: what for, how large, under what licence."""
+
+
+@dataclass
+class FetchModel:
+    """Download a model from the Hugging Face hub; an interrupted download goes on where it stopped."""
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """One of `rewardsds models list`."""
+    revision: str | None = None
+    """Branch, tag or commit. None: the one in `models list`, or the newest."""
+    folder: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Where to put it. None: the hub's cache."""
+
+
+@dataclass
+class ConvertModel:
+    """An original checkpoint as a folder for --prior or --reward."""
+
+    recipe: Annotated[Recipe, tyro.conf.Positional]
+    """What it is."""
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """The checkpoint: .pt, .pth, .ckpt, .bin or .safetensors; code in it is never run."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """The new folder."""
+    companion: str | None = None
+    """Folder or hub id of what the checkpoint lacks: its tokenizer, an aesthetic head's CLIP. None: the usual one."""
+    half: bool = True
+    """Write half precision."""
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    """What a Stable Diffusion predicts. None: noise, and of Stable Diffusion 2, which has both, what it is found to."""
+
+
+@dataclass
+class CheckModel:
+    """What a file or folder is, whether it is whole, and one forward pass."""
+
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
+    """A checkpoint or a model's folder."""
 
 
 @dataclass
@@ -225,11 +283,19 @@ def _dispatch(argv: list[str]) -> int:
         return _settings(rest)
     if command == "resume":
         return _resume(rest)
+    if command == "models":
+        return _models(rest)
+    if command == "doctor":
+        made = _parse(Doctor, rest, "rewardsds doctor")
+        from rewardsds.models.doctor import doctor
+
+        print(*doctor(made.candidates), sep="\n")
+        return 0
     if command == "toybox":
         return _toybox(rest)
     given = f"unknown command {command!r}" if command else "no command"
     raise SettingsError(
-        f"{given}: expected image, 3d, edit, settings, resume or toybox; see `rewardsds --help`"
+        f"{given}: expected image, 3d, edit, settings, resume, models, doctor or toybox; see `rewardsds --help`"
     )
 
 
@@ -323,6 +389,55 @@ def _show(result: RunResult) -> int:
     """The paths of the results, one a line, on standard output."""
     for path in result.files:
         print(path)
+    return 0
+
+
+def _models(argv: list[str]) -> int:
+    command, rest = (argv[0], argv[1:]) if argv else ("", [])
+    if command == "list":
+        _parse(ListModels, rest, "rewardsds models list")
+        return _list_models()
+    if command == "fetch":
+        made = _parse(FetchModel, rest, "rewardsds models fetch")
+        from rewardsds.catalogue import known
+        from rewardsds.models.fetch import fetch
+
+        print(fetch(known(made.name), made.revision, made.folder))
+        return 0
+    if command == "convert":
+        made = _parse(ConvertModel, rest, "rewardsds models convert")
+        from rewardsds.models.convert import convert
+
+        given = (made.recipe, made.source, made.out, made.companion)
+        print(convert(*given, half=made.half, prediction_type=made.prediction_type))
+        return 0
+    if command == "check":
+        made = _parse(CheckModel, rest, "rewardsds models check")
+        from rewardsds.models.check import check
+
+        print(*check(made.path), sep="\n")
+        return 0
+    if command in ("-h", "--help"):
+        print(
+            "usage: rewardsds models list | fetch NAME | convert RECIPE SOURCE OUT | check PATH (each has its --help)"
+        )
+        return 0
+    given = f"unknown models command {command!r}" if command else "no models command"
+    raise SettingsError(f"{given}: expected list, fetch, convert or check")
+
+
+def _list_models() -> int:
+    from rewardsds.catalogue import KNOWN
+
+    for model in KNOWN:
+        print(f"{model.name:14} --{model.kind:7} {model.purpose}")
+        print(
+            f"{'':24} {model.parameters} million weights, {model.memory():.1f} GiB in half precision; {model.licence}"
+        )
+        pinned = f" at {model.revision[:12]}" if model.revision else ""
+        print(f"{'':24} {', '.join((*model.repos, *model.files))}{pinned}")
+        if model.recipe is not None:
+            print(f"{'':24} then: rewardsds models convert {model.recipe} FILE FOLDER")
     return 0
 
 

@@ -1,12 +1,13 @@
-"""How much memory a computation needs, found by running it once small."""
+"""How much memory a computation needs, found by running it once small; and batches in slices that fit."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -60,6 +61,44 @@ def largest_batch(run: Callable[[int], object], free: int) -> tuple[int, Callabl
     each = max(1, peaks[1] - peaks[0])
     fixed = max(0, peaks[0] - each)
     return max(0, (free - fixed) // each), lambda items: fixed + each * items
+
+
+class Chunks:
+    """Runs a function of a batch in slices, and puts the results together as if it had been run once.
+
+    size: rows in a slice. None: all. "auto": all, and where the GPU's memory does not hold them, half as many, and so
+    on; the size that fitted is kept. What comes out does not depend on it beyond the rounding of sums.
+    """
+
+    def __init__(self, size: int | Literal["auto"] | None = None) -> None:
+        if size is not None and size != "auto" and size < 1:
+            raise ValueError(
+                f"a chunk holds at least 1 row, or is 'auto', or None for all at once, got {size}"
+            )
+        self.size = size
+        self._fits: int | None = None
+
+    def __call__(self, run: Callable[[slice], Tensor], count: int, unit: int = 1) -> Tensor:
+        """run: rows → their results. count: of all rows. unit: so many rows stay together."""
+        size: int = self.size if isinstance(self.size, int) else self._fits or count
+        while True:
+            size = max(unit, size // unit * unit)
+            try:
+                parts = [run(slice(start, min(start + size, count))) for start in range(0, count, size)]
+                return parts[0] if len(parts) == 1 else torch.cat(parts)
+            except torch.OutOfMemoryError:
+                if self.size != "auto" or size <= unit:
+                    raise
+            # Outside of the handler, whose traceback still holds what was computed.
+            torch.cuda.empty_cache()
+            size = self._fits = -(-min(size, count) // 2)
+
+
+def move(thing: object, device: torch.device | str) -> None:
+    """A model, or what holds models and says so by a method `to`, to a device; other things stay as they are."""
+    to = getattr(thing, "to", None)
+    if callable(to):
+        to(device)
 
 
 def free_memory(device: torch.device) -> int:

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
+
+from rewardsds.catalogue import find
 
 Model = TypeVar("Model")
 
@@ -47,39 +49,106 @@ def default_device_and_dtype(
     return device, dtype or (torch.float32 if device.type == "cpu" else torch.float16)
 
 
+def load_tokenizer(companion: str | PathLike[str], subfolder: str = "") -> Any:
+    """Of a model's folder or hub id; `subfolder` is looked into where there is one.
+
+    Raises ValueError in one line.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(companion).expanduser()
+    inner = subfolder if subfolder and (not folder.is_dir() or (folder / subfolder).is_dir()) else ""
+    try:
+        with quiet_loading():
+            return AutoTokenizer.from_pretrained(str(companion), subfolder=inner)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"the tokenizer of {companion} cannot be loaded: fetch it with a network, or convert the checkpoint with "
+            "`rewardsds models convert … --companion FOLDER` and a folder that has it"
+        ) from error
+
+
+def load_part(kind: Any, source: str | PathLike[str], subfolder: str = "", **options: Any) -> Any:
+    """`kind.from_pretrained` of diffusers or transformers, in which every weight finds its place and none is made up.
+
+    Only safetensors are read: no pickle. Raises ValueError that names weights that are missing or too many.
+    """
+    where = {"subfolder": subfolder} if subfolder else {}
+    model, told = kind.from_pretrained(
+        str(source), use_safetensors=True, output_loading_info=True, **where, **options
+    )
+    missing = sorted(told["missing_keys"])
+    more = sorted(name for name in told["unexpected_keys"] if not _BESIDES.search(name))
+    other = sorted(str(one[0]) for one in told.get("mismatched_keys") or ())
+    problems = [
+        f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        for what, names in (("it lacks", missing), ("it has, besides,", more), ("other shapes has", other))
+        if names
+    ]
+    if problems:
+        place = f"{source}/{subfolder}" if subfolder else str(source)
+        raise ValueError(f"{place} holds no {kind.__name__}: {'; '.join(problems)}")
+    return model
+
+
+_BESIDES = re.compile(r"position_ids|^vision_model\.|^visual_projection\.|^text_projection\.|^logit_scale$")
+"""Weights that files of text encoders hold and that are not used."""
+
+
 def load_from(
     source: str | PathLike[str], what: str, examples: str, load: Callable[[str | Path], Model]
 ) -> Model:
-    """Call `load` with a folder, or with the hub id if there is no such folder.
+    """Call `load` with a folder or file; or with a hub id if there is none, a known model's with all of its mirrors.
 
     what: the kind of model, for messages ("prior"). examples: what else could have been given.
 
-    Raises ValueError in one line: where was looked, or why the files could not be read.
+    Raises ValueError in one line: where was looked and what can be done, or why the files could not be read.
     """
     folder = Path(source).expanduser()
-    try:
-        if folder.is_dir():
+    if folder.exists():
+        try:
             return load(folder)
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(source)):
-            raise ValueError(f"no {what} at {folder.absolute()}: give {examples}")
-        return load(str(source))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if folder.is_dir():
-            raise ValueError(f"the {what} in {folder.absolute()} cannot be read: {reason}") from error
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise ValueError(f"the {what} in {folder.absolute()} cannot be read: {_reason(error)}") from error
+    model = find(str(source))
+    if model is not None and model.recipe is not None:
         raise ValueError(
-            f"no {what} {str(source)!r}: there is no folder {folder.absolute()}, and the Hugging Face hub "
-            f"did not give it ({reason})"
-        ) from error
+            f"{model.name} comes as its authors' file: get it with `rewardsds models fetch {model.name}`, convert it "
+            f"with `rewardsds models convert {model.recipe} FILE FOLDER`, and give that folder, or the file itself"
+        )
+    ids = [str(source)] if model is None or model.name != source else list(model.repos)
+    if model is None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(source)):
+        raise ValueError(f"no {what} at {folder.absolute()}: give {examples}")
+    failures: list[str] = []
+    for name in ids:
+        try:
+            return load(name)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            failures.append(f"{name}: {_reason(error)}")
+    advice = ""
+    if model is not None:
+        mirrors = [repo for repo in model.repos if repo not in ids]
+        advice = f"; get it with `rewardsds models fetch {model.name}`"
+        advice += f", which also asks {', '.join(mirrors)}" if mirrors else ""
+    raise ValueError(
+        f"no {what} {str(source)!r}: there is no folder {folder.absolute()}, and the Hugging Face hub did not give it "
+        f"({'; '.join(failures)}){advice}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without transformers' progress bars, and without a warning that every AutoencoderTiny provokes."""
+    """Without progress bars, and without a warning that every AutoencoderTiny provokes."""
+    from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     had_bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
+    diffusers_logging.disable_progress_bar()
     diffusers_logger = logging.getLogger("diffusers.configuration_utils")
 
     def keep(record: logging.LogRecord) -> bool:
@@ -92,3 +161,17 @@ def quiet_loading() -> Iterator[None]:
         diffusers_logger.removeFilter(keep)
         if had_bars:
             transformers_logging.enable_progress_bar()
+            diffusers_logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Without transformers' warnings about processors of pictures that are not used here."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)

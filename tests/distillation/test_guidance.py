@@ -502,3 +502,23 @@ def test_cameras_may_be_shared_by_items_and_come_from_an_object():
         RewardSDS(prior, brightness)(latents=latents(2, views=3), prompt="dark", cameras=cameras)
         assert prior.seen is not None
         assert torch.equal(prior.seen, poses.expand(2, 3, 4, 4))
+
+
+def test_the_reward_rests_after_its_steps_and_comes_back():
+    class Model:
+        def __init__(self) -> None:
+            self.moves: list[str] = []
+
+        def __call__(self, images: Tensor, prompts: Any) -> Tensor:
+            return images.mean(dim=(2, 3, 4, 5))
+
+        def to(self, device: Any) -> None:
+            self.moves.append(str(device))
+
+    z = latents(1)
+    for rests in (True, False):
+        model = Model()
+        guidance = RewardSDS(two_colours(), model, reward_steps=2, rest_reward=rests)
+        for step in (0, 1, 2, 3, 0, 1, 5):
+            guidance(latents=z, prompt="dark", step=step)
+        assert model.moves == (["cpu", "cpu", "cpu"] if rests else [])

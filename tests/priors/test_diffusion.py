@@ -21,12 +21,12 @@ from rewardsds.scenes.cameras import orbit
 
 @pytest.fixture(scope="module")
 def prior(tiny_prior_folder: Path) -> DiffusionPrior:
-    return load_prior(tiny_prior_folder, device="cpu")
+    return DiffusionPrior.from_pretrained(tiny_prior_folder, "cpu")
 
 
 @pytest.fixture(scope="module")
 def single_view_prior(tiny_single_view_prior_folder: Path) -> DiffusionPrior:
-    return load_prior(tiny_single_view_prior_folder, device="cpu")
+    return DiffusionPrior.from_pretrained(tiny_single_view_prior_folder, "cpu")
 
 
 def noisy(candidates: int, items: int, views: int, seed: int = 0) -> Tensor:
@@ -73,7 +73,7 @@ def test_encode_carries_gradient_through_resizing_and_weights_never_get_any(prio
     prior.encode(images).square().sum().backward()
     assert images.grad is not None
     assert (images.grad != 0).float().mean() > 0.9
-    for part in (prior.unet, prior.vae, prior.text_encoder):
+    for part in (prior.network, prior.vae, prior.text_encoder):
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
 
@@ -199,7 +199,7 @@ def test_cameras_matter_and_a_picture_without_pose_has_zeros(prior: DiffusionPri
 
 
 def test_network_evaluations_are_counted(tiny_prior_folder: Path):
-    prior = load_prior(tiny_prior_folder, device="cpu")
+    prior = DiffusionPrior.from_pretrained(tiny_prior_folder, "cpu")
     condition = prior.condition(["a", "the"], camera_to_world=poses(2))
     both = prior.predict(noisy(3, 2, 4), torch.tensor([1, 2]), condition)
     assert prior.network_evaluations == 2 * 3 * 2 * 4
@@ -223,7 +223,7 @@ def test_other_parametrisations_become_noise(prediction_type: Any, tiny_prior_fo
     prior = load_prior(
         tiny_models.save_prior(tmp_path / "other", prediction_type=prediction_type), device="cpu"
     )
-    as_noise = load_prior(tiny_prior_folder, device="cpu")
+    as_noise = DiffusionPrior.from_pretrained(tiny_prior_folder, "cpu")
     z, t = noisy(1, 1, 1), torch.tensor([600])
     raw = as_noise.predict(z, t, as_noise.condition(["a car"])).conditional
     noise = prior.predict(z, t, prior.condition(["a car"])).conditional
@@ -243,10 +243,10 @@ def test_other_parametrisations_become_noise(prediction_type: Any, tiny_prior_fo
 
 
 def test_unknown_parametrisation_is_refused(tmp_path: Path):
-    folder = tiny_models.save_prior(tmp_path / "flow")
+    folder = tiny_models.save_prior(tmp_path / "score")
     config = folder / "scheduler" / "scheduler_config.json"
-    config.write_text(config.read_text().replace('"epsilon"', '"flow_prediction"'))
-    with pytest.raises(ValueError, match="'flow_prediction', it must be one of epsilon"):
+    config.write_text(config.read_text().replace('"epsilon"', '"score"'))
+    with pytest.raises(ValueError, match="'score', it must be one of epsilon"):
         load_prior(folder)
 
 
@@ -270,3 +270,23 @@ def test_mismatched_cameras_are_named(prior: DiffusionPrior):
         prior.predict(noisy(1, 1, 4), torch.tensor([1]), prior.condition(["a"]))
     with pytest.raises(ValueError, match="1 items of 2 views, the cameras"):
         prior.predict(noisy(1, 1, 2), torch.tensor([1]), prior.condition(["a"], camera_to_world=poses(1)))
+
+
+def test_a_schedule_that_ends_in_pure_noise_still_has_previews(tmp_path: Path):
+    folder = tiny_models.save_prior(tmp_path / "prior", multiview=False, prediction_type="v_prediction")
+    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler", rescale_betas_zero_snr=True)
+    assert isinstance(scheduler, DDIMScheduler)
+    assert scheduler.alphas_cumprod[-1] == 0
+    scheduler.save_pretrained(folder / "scheduler")
+    prior = DiffusionPrior.from_pretrained(folder, "cpu")
+    z = noisy(1, 1, 1)
+    t = torch.tensor([999])
+    with torch.no_grad():
+        condition = prior.condition(["a red car"])
+        noise = prior.predict(z, t, condition, unconditional=False).conditional
+        said = prior.network(z[0, 0], t, condition.embeddings).sample
+    alpha, sigma = prior.alphas_cumprod[999].sqrt(), (1 - prior.alphas_cumprod[999]).sqrt()
+    # x̂0 = α z − σ v, by way of the noise
+    torch.testing.assert_close(
+        ((z - sigma * noise) / alpha)[0, 0], alpha * z[0, 0] - sigma * said, rtol=0, atol=0.02
+    )

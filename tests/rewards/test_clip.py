@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, CLIPModel
+from transformers import AutoTokenizer, CLIPModel, SiglipConfig, SiglipModel
 
+import tiny_models
 from rewardsds.rewards.clip import CLIP_MEAN, CLIP_STD, CLIPReward
 from rewardsds.rewards.load import load_reward
 
@@ -58,11 +59,12 @@ def test_resizing_is_that_of_pillow(reward: CLIPReward):
 
 
 def test_chunks_change_nothing(reward: CLIPReward):
-    chunked = CLIPReward(reward.model, reward.tokenizer, batch_size=5)
+    chunked = CLIPReward(reward.model, reward.tokenizer)
+    chunked.in_chunks(5)
     images = pictures(3, 2, 2, 3, 16, 16)
     torch.testing.assert_close(chunked(images, PROMPTS), reward(images, PROMPTS))
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
-        CLIPReward(reward.model, reward.tokenizer, batch_size=0)
+    with pytest.raises(ValueError, match="at least 1 row"):
+        chunked.in_chunks(0)
 
 
 def test_each_item_is_scored_against_its_own_prompt(reward: CLIPReward):
@@ -127,3 +129,43 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("REWARDSDS_TOYBOX", str(tmp_path))
     with pytest.raises(ValueError, match=r"not installed.*rewardsds toybox train"):
         load_reward("clip")
+
+
+def test_a_logit_scale_multiplies_the_cosine(reward: CLIPReward, tiny_clip_folder: Path):
+    images = pictures(2, 2, 1, 3, 16, 16)
+    scaled = CLIPReward.from_pretrained(tiny_clip_folder, device="cpu", scaled=True)
+    factor = math.exp(2.6592)  # CLIPConfig's initial logit scale
+    torch.testing.assert_close(
+        scaled(images, PROMPTS), factor * reward(images, PROMPTS), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_a_siglip_gives_its_own_cosines(tmp_path: Path):
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**vision, "vocab_size": 152, "max_position_embeddings": 12}
+    torch.manual_seed(0)
+    config = SiglipConfig(text_config=text, vision_config={**vision, "image_size": 16, "patch_size": 8})
+    model = SiglipModel(config).eval()
+    model.save_pretrained(tmp_path)
+    tiny_models.tokenizer().save_pretrained(tmp_path)
+    reward = load_reward(tmp_path, "cpu")
+    images = pictures(2, 2, 1, 3, 16, 16)
+    tokens = tiny_models.tokenizer()(PROMPTS, padding="max_length", max_length=12, return_tensors="pt")
+    with torch.no_grad():
+        output = model(input_ids=tokens["input_ids"], pixel_values=2 * images[:, :, 0].flatten(0, 1) - 1)
+    logits = (output.logits_per_image - model.logit_bias.detach()) / model.logit_scale.detach().exp()
+    expected = torch.stack([logits[0::2, 0], logits[1::2, 1]], dim=1)
+    torch.testing.assert_close(reward(images, PROMPTS), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_without_a_tokenizer_takes_that_of_another(
+    tiny_clip_folder: Path, tmp_path: Path, reward: CLIPReward
+) -> None:
+    """PickScore's repository holds the model, and CLIP-H's the rest."""
+    reward.model.save_pretrained(tmp_path)
+    found = CLIPReward.from_pretrained(tmp_path, "cpu", processor=str(tiny_clip_folder))
+    images = pictures(2, 2, 1, 3, 16, 16)
+    torch.testing.assert_close(found(images, PROMPTS), reward(images, PROMPTS))
+    (tmp_path / "reward.json").write_text(json.dumps({"scaled": True, "processor": str(tiny_clip_folder)}))
+    scale = float(reward.model.logit_scale.exp())
+    torch.testing.assert_close(load_reward(tmp_path, "cpu")(images, PROMPTS), scale * reward(images, PROMPTS))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from rewardsds.rewards.base import Reward
+from rewardsds.rewards.base import Reward, RewardError
 from rewardsds.rewards.compose import Minimum, WeightedSum
 from rewardsds.rewards.load import load_reward
 from rewardsds.rewards.views import OverViews, score
@@ -122,3 +123,25 @@ def test_a_function_by_its_name(module: str):
 def test_a_function_that_cannot_be_loaded_says_why(module: str, name: str, reason: str):
     with pytest.raises(ValueError, match=f"the reward '{name}' cannot be loaded: .*{reason}"):
         load_reward(name)
+
+
+def broken(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    raise OSError("the endpoint is gone")
+
+
+@pytest.mark.parametrize("kind", [lambda r, s: WeightedSum(r, [2.0] * len(r), skip_failures=s),
+                                  lambda r, s: Minimum(r, skip_failures=s)])  # fmt: skip
+def test_a_reward_that_fails_is_left_out_where_that_is_allowed(kind: Any):
+    images = torch.rand(4, 2, 1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def red(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return images[:, :, :, 0].mean(dim=(2, 3, 4))
+
+    with pytest.raises(OSError, match="gone"):
+        kind([red, broken], False)(images, ["a", "b"])
+    with pytest.warns(UserWarning, match="without the reward broken, which failed: the endpoint is gone"):
+        found = kind([red, broken], True)(images, ["a", "b"])
+    torch.testing.assert_close(found, kind([red], False)(images, ["a", "b"]))
+    gone = pytest.warns(UserWarning, match="without the reward broken")
+    with gone, pytest.raises(RewardError, match="all of the rewards failed"):
+        kind([broken, broken], True)(images, ["a", "b"])

@@ -132,7 +132,8 @@ def test_a_saved_reward_comes_back(tmp_path: Path) -> None:
 def test_chunks_give_what_one_call_gives() -> None:
     images = torch.rand(3, 2, 2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     whole = ImageReward(network(), tiny_models.tokenizer(), length=9)
-    parts = ImageReward(network(), tiny_models.tokenizer(), length=9, batch_size=5)
+    parts = ImageReward(network(), tiny_models.tokenizer(), length=9)
+    parts.in_chunks(5)
     prompts = ["a red apple", "the car"]
     torch.testing.assert_close(parts(images, prompts), whole(images, prompts), atol=1e-5, rtol=1e-5)
 

@@ -16,10 +16,12 @@ from rewardsds.runs.settings import Settings, read_yaml, to_yaml
 from rewardsds.tasks.run import settings_from
 from rewardsds.tasks.settings import (
     BridgeSettings,
+    GraderSettings,
     InversionSettings,
     NFSDSettings,
     TextTo3DSettings,
     TextToImageSettings,
+    ViewPromptSettings,
     slug,
 )
 
@@ -181,11 +183,21 @@ def test_every_setting_is_read_by_something(
     reads: dict[str, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fake_task import quiet, redness, tiny_prior
+    from oracles import GaussianMixturePrior
     from rewardsds.tasks import parts
     from rewardsds.tasks.run import run
 
-    monkeypatch.setattr(parts, "load_prior", lambda source, device: tiny_prior(8))
-    monkeypatch.setattr(parts, "load_reward", lambda source, device: redness)
+    class Prior(GaussianMixturePrior):
+        """The oracle, which has nothing that could be saved."""
+
+        def in_chunks(self, size: object) -> None: ...
+        def rest_text_encoders(self) -> None: ...
+        def slice_attention(self) -> None: ...
+        def tile_autoencoder(self) -> None: ...
+        def compile(self) -> None: ...
+
+    monkeypatch.setattr(parts, "load_prior", lambda *given: Prior(tiny_prior(8).mixtures))
+    monkeypatch.setattr(parts, "load_reward", lambda *given, **options: redness)
     small = {"prior": "tiny", "prompt": "red", "steps": 3, "threads": 1, "previews_every": 2}
     gaussians = {
         "initial_gaussians": 80,
@@ -208,6 +220,14 @@ def test_every_setting_is_read_by_something(
             gaussians=gaussians,  # pyright: ignore[reportArgumentType]
             video_size=16,
             video_frames=2,
+            view_prompts={  # pyright: ignore[reportArgumentType]
+                "use": "on",
+                "perp_neg": True,
+                "front": "",
+                "side": "",
+                "back": "",
+                "overhead": "",
+            },
         ),
     ]
     reads.clear()  # the rules across fields have read some already
@@ -231,6 +251,8 @@ def test_every_setting_is_read_by_something(
         BridgeSettings,
         NFSDSettings,
         InversionSettings,
+        GraderSettings,
+        ViewPromptSettings,
     )
     for kind in kinds:
         unread = kind.model_fields.keys() - reads[kind.__name__]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rewardsds.priors.diffusion import DiffusionPrior
+from rewardsds.priors.latent import LatentPrior
 from rewardsds.priors.load import load_prior
 from rewardsds.priors.sampling import sample
 from rewardsds.toybox import captions
@@ -36,7 +36,7 @@ def packaged():
 
 
 @pytest.fixture(scope="module")
-def prior() -> DiffusionPrior:
+def prior() -> LatentPrior:
     return load_prior("toybox", device="cpu")
 
 
@@ -46,7 +46,7 @@ def judge() -> Judge:
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory, prior: DiffusionPrior) -> ToyboxData:
+def scenes(tmp_path_factory: pytest.TempPathFactory, prior: LatentPrior) -> ToyboxData:
     folder = tmp_path_factory.mktemp("scenes")
     return generate(folder, 256, seed=77, split="validation", kinds=captions.known_kinds(prior))
 
@@ -57,7 +57,7 @@ def test_they_are_small():
     assert kinds <= {".safetensors", ".json", ".md"}
 
 
-def test_a_call_of_the_network_is_cheap(prior: DiffusionPrior):
+def test_a_call_of_the_network_is_cheap(prior: LatentPrior):
     condition = prior.condition(["a red apple"], camera_to_world=torch.eye(4).expand(1, 4, 4, 4))
     noisy, timesteps = torch.zeros(1, 1, 4, *LATENT_SHAPE), torch.zeros(1, dtype=torch.long)
     flops = count_flops(lambda: prior.predict(noisy, timesteps, condition, unconditional=False))
@@ -93,7 +93,7 @@ def test_the_rewards_of_quality_rank_fresh_pairs(scenes: ToyboxData):
     assert metrics["image-reward"]["pairs_accuracy"] > 0.9
 
 
-def test_samples_show_what_was_asked_for(prior: DiffusionPrior, judge: Judge):
+def test_samples_show_what_was_asked_for(prior: LatentPrior, judge: Judge):
     prompts = [
         "a red apple",
         "a yellow banana",
@@ -112,7 +112,7 @@ def test_samples_show_what_was_asked_for(prior: DiffusionPrior, judge: Judge):
     assert wrong.mean() < 0.1
 
 
-def test_cameras_turn_the_object(prior: DiffusionPrior, scenes: ToyboxData):
+def test_cameras_turn_the_object(prior: LatentPrior, scenes: ToyboxData):
     """Four views of one object differ, and show the same object: their mean colours agree, their pixels do not."""
     poses = torch.from_numpy(np.array(scenes.poses[:4, :4]))
     latents = sample(prior, ["a red car"] * 4, torch.Generator().manual_seed(0), poses, steps=15)

@@ -15,6 +15,7 @@ from rewardsds.distillation.losses.sds import SDS
 from rewardsds.distillation.schedules import FixedRange, TimestepSchedule
 from rewardsds.distillation.step import StepRecord, StepSettings, distil
 from rewardsds.distillation.weighting import BestWorst, Uniform, Weighting
+from rewardsds.memory import move
 from rewardsds.priors.base import Prior
 from rewardsds.prompts import Texts, per_view
 from rewardsds.rewards.base import Reward
@@ -43,6 +44,7 @@ class RewardSDS:
     noise: "iid", "antithetic" for pairs ε, −ε, or a `NoiseSource` of your own.
     negative_prompt: text of the unconditional branch.
     seed: of the generators that are made when a call is not given its own; item b has seed + b.
+    rest_reward: move the reward model to the CPU while it is not asked, after K steps.
 
     Raises ValueError for settings that cannot work together.
     """
@@ -66,6 +68,7 @@ class RewardSDS:
         noise: NoiseKind | NoiseSource = "iid",
         negative_prompt: str = "",
         seed: int = 0,
+        rest_reward: bool = False,
     ) -> None:
         if candidates < 1:
             raise ValueError(f"candidates must be at least 1, got {candidates}")
@@ -99,6 +102,8 @@ class RewardSDS:
             rollout_guidance_scale=rollout_guidance_scale,
             noise=noise,
         )
+        self._rest_reward = rest_reward
+        self._reward_rests = False
         self._next_step = 0
         self._generators: list[torch.Generator] = []
 
@@ -146,6 +151,9 @@ class RewardSDS:
             raise ValueError(f"{batch} items need {batch} generators, got {len(generators)}")
 
         rewarded = self.uses_reward(step)
+        if self._rest_reward and self._reward_rests == rewarded:
+            move(self.reward, given.device if rewarded else "cpu")
+            self._reward_rests = not rewarded
         staged = replace(self.settings, loss=self.settings.loss.at(step))
         plain = replace(staged, candidates=1, weighting=Uniform())
         z, g, self.record = distil(

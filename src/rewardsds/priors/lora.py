@@ -12,46 +12,46 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from rewardsds.priors.base import Condition
-from rewardsds.priors.diffusion import DiffusionPrior
+from rewardsds.priors.latent import LatentPrior
 from rewardsds.priors.multiview import CAMERA_CHANNELS, camera_embedding
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 class LoRAEstimator:
-    """ε̂_ψ: the prior's own UNet with LoRA (arXiv 2106.09685) in its attention, as VSD's estimator has it.
+    """ε̂_ψ: the prior's own network with LoRA (arXiv 2106.09685) in its attention, as VSD's estimator has it.
 
     The prior's weights are shared, so that it costs the memory of the adapters alone; outside of the estimator's
     calls they are switched off, and the prior predicts what it did before, to the bit. A prior without a camera
     embedding gets one here, starting at zero, for calls whose condition has cameras (arXiv 2305.16213, section 3.3).
     """
 
-    def __init__(self, prior: DiffusionPrior, rank: int = 4, name: str = "estimator", seed: int = 0) -> None:
+    def __init__(self, prior: LatentPrior, rank: int = 4, name: str = "estimator", seed: int = 0) -> None:
         """name: of the adapter; a prior can hold several. seed: of the initial A; B is zero at first."""
         if rank < 1:
             raise ValueError(f"the rank of an adapter is at least 1, got {rank}")
-        if name in getattr(prior.unet, "peft_config", {}):
+        network = prior.network
+        if name in getattr(network, "peft_config", {}):
             raise ValueError(f"the prior has an adapter {name!r} already: give another name")
         self.prior = prior
         self.name = name
-        unet = prior.unet
-        with torch.random.fork_rng(devices=[unet.device] if unet.device.type == "cuda" else []):
+        device = prior.alphas_cumprod.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            unet.add_adapter(
+            network.add_adapter(
                 LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=True, target_modules=TARGETS), name
             )
             self.camera: TimestepEmbedding | None = None
-            if not prior.multiview:
-                width = unet.time_embedding.linear_2.out_features
-                self.camera = TimestepEmbedding(CAMERA_CHANNELS, width).to(unet.device)
+            if not prior.sees_cameras:
+                self.camera = TimestepEmbedding(CAMERA_CHANNELS, _width(prior.time_embedding)).to(device)
                 nn.init.zeros_(self.camera.linear_2.weight)
                 nn.init.zeros_(self.camera.linear_2.bias)
         self._parameters = {
-            key: value for key, value in unet.named_parameters() if f".{name}." in key and "lora_" in key
+            key: value for key, value in network.named_parameters() if f".{name}." in key and "lora_" in key
         }
         for value in self._parameters.values():
             value.data = value.data.float()
-        self._layers = [module for module in unet.modules() if isinstance(module, BaseTunerLayer)]
+        self._layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
         if self.camera is not None:
             self._parameters |= {f"camera.{key}": value for key, value in self.camera.named_parameters()}
         self._switch_off()
@@ -74,7 +74,7 @@ class LoRAEstimator:
 
     def remove(self) -> None:
         """Takes the adapters out of the prior."""
-        self.prior.unet.delete_adapters(self.name)
+        self.prior.network.delete_adapters(self.name)
 
     @contextmanager
     def _switched_on(self, noisy: Tensor, condition: Condition) -> Iterator[None]:
@@ -83,7 +83,7 @@ class LoRAEstimator:
             device = self.camera.linear_1.weight.device
             poses = camera_embedding(condition.camera_to_world.to(device, torch.float32))
             seen = self.camera(poses).expand(noisy.shape[0], *poses.shape[:2], -1).flatten(0, 2)
-            hook = self.prior.unet.time_embedding.register_forward_hook(
+            hook = self.prior.time_embedding.register_forward_hook(
                 lambda module, given, output: output + seen.to(output.dtype)
             )
         for layer in self._layers:
@@ -102,3 +102,9 @@ class LoRAEstimator:
             layer.enable_adapters(False)
         for parameter in self.parameters():
             parameter.requires_grad_()
+
+
+def _width(embedding: nn.Module) -> int:
+    """Of what an embedding of timesteps gives."""
+    layers = [module for module in embedding.modules() if isinstance(module, nn.Linear)]
+    return layers[-1].out_features

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rewardsds.rewards.base import ModelReward
 from rewardsds.rewards.clip import CLIPReward
 
 
-class AestheticReward:
+class AestheticReward(ModelReward):
     """What a head makes of normalised image features, meaned over the views of an item; the prompt is not read.
 
     Heads: LAION's linear v1 (`sa_0_4_vit_l_14_linear.pth`), its MLP v2 (`sac+logos+ava1-l14-linearMSE.pth`), whose
@@ -22,6 +24,7 @@ class AestheticReward:
 
     def __init__(self, clip: CLIPReward, head: nn.Module) -> None:
         self.clip = clip
+        super().__init__()
         self.head = head.eval().requires_grad_(False)
 
     @classmethod
@@ -39,9 +42,16 @@ class AestheticReward:
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """images (N, B, V, 3, H, W) in [0, 1] → scores (N, B)."""
-        features = self.clip.image_features(images.flatten(0, 2).to(self.clip.model.device))
+        features = self.clip.image_features(images.flatten(0, 2))
         scores = self.head(features).squeeze(-1)
         return scores.unflatten(0, images.shape[:3]).mean(dim=2).to(images.device)
+
+    def in_chunks(self, size: int | Literal["auto"] | None) -> None:
+        self.clip.in_chunks(size)
+
+    def to(self, device: torch.device | str) -> None:
+        self.clip.to(device)
+        self.head.to(device)
 
 
 def load_head(path: str | PathLike[str]) -> nn.Module:

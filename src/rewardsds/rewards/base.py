@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+
+from rewardsds.memory import Chunks
 
 
 class Reward(Protocol):
@@ -18,6 +21,25 @@ class Reward(Protocol):
         The views of one item share one score (their mean unless the reward says otherwise).
         """
         ...
+
+
+class ModelReward(ABC):
+    """A reward that is a model on a device, which looks at pictures in slices."""
+
+    def __init__(self) -> None:
+        self.in_chunks(None)
+
+    def in_chunks(self, size: int | Literal["auto"] | None) -> None:
+        """At most so many pictures in a call of the model; see `Chunks`."""
+        self.chunks = Chunks(size)
+
+    @abstractmethod
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """As in `Reward`."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> None:
+        """Moves all of it. Pictures are scored where the model is, and scores come back to where the pictures are."""
 
 
 class RewardError(ValueError):

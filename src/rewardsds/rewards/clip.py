@@ -1,4 +1,4 @@
-"""CLIP score: the cosine between a picture and its prompt (arXiv 2103.00020, 2104.08718)."""
+"""CLIP score: the cosine between a picture and its prompt (arXiv 2103.00020, 2104.08718), and its fine-tuned kin."""
 
 from __future__ import annotations
 
@@ -11,37 +11,43 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPModel
+from transformers import AutoConfig, AutoTokenizer, CLIPModel, SiglipModel
 
-from rewardsds.pretrained import default_device_and_dtype, quiet_loading
+from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading
+from rewardsds.rewards.base import ModelReward
+from rewardsds.rewards.pictures import Fit, square
 
 # Published with the original CLIP; used where a checkpoint has no preprocessor_config.json.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""SigLIP's mean and standard deviation."""
+KINDS: dict[str, Any] = {"clip": CLIPModel, "siglip": SiglipModel}
 
 
-class CLIPReward:
+class CLIPReward(ModelReward):
     """Cosine of the projected image and text features, in [−1, 1], meaned over the views of an item.
 
-    Any `CLIPModel`. Pictures are resized on the device (bicubic, antialiased); text features are kept.
+    Any `CLIPModel` or `SiglipModel`. HPSv2 and v2.1 (arXiv 2306.09341) are CLIPs that want their pictures padded;
+    PickScore (arXiv 2305.01569) is one whose cosines are multiplied by its logit scale. Pictures are resized on the
+    device (bicubic, antialiased); text features are kept.
     """
 
     def __init__(
         self,
-        model: CLIPModel,
+        model: CLIPModel | SiglipModel,
         tokenizer: Any,
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
-        batch_size: int | None = None,
+        fit: Fit = "crop",
+        scaled: bool = False,
     ) -> None:
-        """batch_size: pictures in one call of the model; None is all of them at once."""
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(
-                f"batch_size must be at least 1, or None for all pictures at once, got {batch_size}"
-            )
+        """fit: of pictures that are not square. scaled: multiply by the model's logit scale."""
+        super().__init__()
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.batch_size = batch_size
+        self.fit: Fit = fit
+        self.scale = float(self.model.logit_scale.exp()) if scaled else 1.0
         self._mean = torch.tensor(mean, device=model.device).reshape(3, 1, 1)
         self._std = torch.tensor(std, device=model.device).reshape(3, 1, 1)
         self._text_features: dict[str, Tensor] = {}
@@ -52,14 +58,23 @@ class CLIPReward:
         source: str | PathLike[str],
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        batch_size: int | None = None,
+        fit: Fit = "crop",
+        scaled: bool = False,
+        processor: str | None = None,
     ) -> CLIPReward:
-        """Load a folder or a hub id. device: CUDA where it is; dtype: float32 on the CPU, float16 on CUDA."""
+        """Load a folder or a hub id. device: CUDA where it is; dtype: float32 on the CPU, float16 on CUDA.
+
+        processor: folder or hub id of the tokenizer and of the pictures' mean, where they lie elsewhere.
+        """
         device, dtype = default_device_and_dtype(device, dtype)
         with quiet_loading():
-            model: Any = CLIPModel.from_pretrained(str(source), dtype=dtype, use_safetensors=True)
-            tokenizer = AutoTokenizer.from_pretrained(str(source))
-        return cls(model.to(device), tokenizer, *_normalisation(source), batch_size)
+            kind = AutoConfig.from_pretrained(str(source)).model_type
+            if kind not in KINDS:
+                raise ValueError(f"{source} is a {kind} model; a CLIP score needs one of {', '.join(KINDS)}")
+            model: Any = load_part(KINDS[kind], source, dtype=dtype)
+            tokenizer = AutoTokenizer.from_pretrained(str(processor or source))
+        mean, std = _normalisation(processor or source, HALVES if kind == "siglip" else (CLIP_MEAN, CLIP_STD))
+        return cls(model.to(device), tokenizer, mean, std, fit, scaled)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """images (N, B, V, 3, H, W) in [0, 1], B prompts → cosines (N, B), meaned over V."""
@@ -68,24 +83,26 @@ class CLIPReward:
                 f"images must have shape (candidates, items, views, 3, H, W) with one item for each of "
                 f"{len(prompts)} prompts, got {tuple(images.shape)}"
             )
-        flat = images.flatten(0, 2).to(self._mean.device)
-        chunks = flat.split(self.batch_size or len(flat))
-        image_features = torch.cat([self.image_features(chunk) for chunk in chunks]).unflatten(
-            0, images.shape[:3]
-        )
+        image_features = self.image_features(images.flatten(0, 2)).unflatten(0, images.shape[:3])
         text_features = torch.stack([self.text_features(prompt) for prompt in prompts])
         cosine = torch.einsum("nbvc,bc->nbv", image_features, text_features)
-        return cosine.mean(dim=2).to(images.device)
+        return self.scale * cosine.mean(dim=2).to(images.device)
 
     def image_features(self, images: Tensor) -> Tensor:
         """(M, 3, H, W) in [0, 1] → unit vectors (M, C), float32. Carries gradient where the images do."""
-        size = self.model.config.vision_config.image_size
-        if images.shape[-2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
-            images = images.clamp(0.0, 1.0)  # bicubic overshoots
-        pixels = (images - self._mean) / self._std
-        features = self.model.get_image_features(pixel_values=pixels.to(self.model.dtype)).pooler_output
-        return F.normalize(features.float(), dim=-1)
+        size: int = self.model.config.vision_config.image_size
+
+        def look(rows: slice) -> Tensor:
+            seen = square(images[rows].to(self._mean.device), size, self.fit)
+            pixels = ((seen - self._mean) / self._std).to(self.model.dtype)
+            return self.model.get_image_features(pixel_values=pixels).pooler_output
+
+        return F.normalize(self.chunks(look, len(images)).float(), dim=-1)
+
+    def to(self, device: torch.device | str) -> None:
+        self.model.to(device)
+        self._mean, self._std = self._mean.to(device), self._std.to(device)
+        self._text_features.clear()
 
     def text_features(self, prompt: str) -> Tensor:
         """A unit vector (C,), float32."""
@@ -105,7 +122,9 @@ class CLIPReward:
         return self._text_features[prompt]
 
 
-def _normalisation(source: str | PathLike[str]) -> tuple[Sequence[float], Sequence[float]]:
+def _normalisation(
+    source: str | PathLike[str], published: tuple[Sequence[float], Sequence[float]]
+) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation from the checkpoint's preprocessor_config.json, else the published ones."""
     from transformers.utils.hub import cached_file
 
@@ -118,6 +137,6 @@ def _normalisation(source: str | PathLike[str]) -> tuple[Sequence[float], Sequen
             str(source), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
         )
     if found is None:
-        return CLIP_MEAN, CLIP_STD
+        return published
     config = json.loads(Path(found).read_text(encoding="utf-8"))
-    return config.get("image_mean", CLIP_MEAN), config.get("image_std", CLIP_STD)
+    return config.get("image_mean", published[0]), config.get("image_std", published[1])

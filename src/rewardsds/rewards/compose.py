@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rewardsds.rewards.base import Reward, standardised
+from rewardsds.memory import move
+from rewardsds.rewards.base import Reward, RewardError, standardised
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,11 +19,14 @@ class WeightedSum:
 
     Rewards come in scales of their own (a cosine in hundredths, an aesthetic score from 1 to 10): weights of raw
     values would say little. Standardised, a reward that is the same for all candidates of an item has no say.
+
+    skip_failures: go on with the others, with a warning, where one fails; a RewardError comes where all of them do.
     """
 
     rewards: Sequence[Reward]
     weights: Sequence[float]
     standardise: bool = True
+    skip_failures: bool = False
 
     def __post_init__(self) -> None:
         if not self.rewards or len(self.rewards) != len(self.weights):
@@ -32,10 +37,13 @@ class WeightedSum:
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         total = images.new_zeros(images.shape[:2], dtype=torch.float32)
-        for reward, weight in zip(self.rewards, self.weights):
-            scores = reward(images, prompts)
-            total = total + weight * (standardised(scores) if self.standardise else scores)
+        for index, scores in _scores(self.rewards, images, prompts, self.skip_failures):
+            total = total + self.weights[index] * (standardised(scores) if self.standardise else scores)
         return total
+
+    def to(self, device: torch.device | str) -> None:
+        for reward in self.rewards:
+            move(reward, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +52,39 @@ class Minimum:
 
     rewards: Sequence[Reward]
     standardise: bool = True
+    skip_failures: bool = False
 
     def __post_init__(self) -> None:
         if not self.rewards:
             raise ValueError("the minimum needs at least one reward")
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        scores = [reward(images, prompts) for reward in self.rewards]
+        scores = [one for _, one in _scores(self.rewards, images, prompts, self.skip_failures)]
         return torch.stack([standardised(one) if self.standardise else one for one in scores]).amin(dim=0)
+
+    def to(self, device: torch.device | str) -> None:
+        for reward in self.rewards:
+            move(reward, device)
+
+
+def _scores(
+    rewards: Sequence[Reward], images: Tensor, prompts: Sequence[str], skip_failures: bool
+) -> list[tuple[int, Tensor]]:
+    """What each reward says, with its number; those that fail are left out where that is allowed."""
+    found: list[tuple[int, Tensor]] = []
+    failure: Exception | None = None
+    for index, reward in enumerate(rewards):
+        try:
+            found.append((index, reward(images, prompts)))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if not skip_failures:
+                raise
+            failure = error
+            name = getattr(reward, "__name__", type(reward).__name__)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            warnings.warn(f"going on without the reward {name}, which failed: {reason}", stacklevel=4)
+    if not found:
+        raise RewardError("all of the rewards failed") from failure
+    return found

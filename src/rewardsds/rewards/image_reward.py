@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, BlipTextConfig, BlipVisionConfig
 from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
+from typing_extensions import Self
 
 from rewardsds.pretrained import default_device_and_dtype, quiet_loading
+from rewardsds.rewards.base import ModelReward
 from rewardsds.rewards.clip import CLIP_MEAN, CLIP_STD
+from rewardsds.rewards.pictures import square
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of ImageReward-v1.0's raw scores on its training data."""
@@ -40,26 +42,42 @@ class ImageRewardNetwork(nn.Module):
         self.mlp = nn.Sequential(*[nn.Linear(a, b) for a, b in pairwise(sizes)])
         self.widths = tuple(widths)
 
+    def config(self) -> dict[str, Any]:
+        """What `from_config` takes."""
+        towers = {"vision_config": self.vision.config.to_dict(), "text_config": self.text.config.to_dict()}
+        return {**towers, "widths": list(self.widths)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ImageRewardNetwork:
+        """With random weights."""
+        vision, text = BlipVisionConfig(**config["vision_config"]), BlipTextConfig(**config["text_config"])
+        return cls(vision, text, config["widths"])
+
     def forward(self, pixels: Tensor, tokens: Tensor, attention_mask: Tensor) -> Tensor:
         """(M, 3, S, S) normalised, (M, T) twice → raw scores (M,)."""
         return self.score(self.vision(pixel_values=pixels).last_hidden_state, tokens, attention_mask)
 
     def score(self, seen: Tensor, tokens: Tensor, attention_mask: Tensor) -> Tensor:
         """The same from the vision tower's states (M, P, C): one look at a picture serves several captions."""
-        read = self.text(
+        return self.mlp(self.read(seen, tokens, attention_mask)).squeeze(-1)
+
+    def read(self, seen: Tensor, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+        """The state (M, C) of each caption's first token."""
+        return self.text(
             input_ids=tokens,
             attention_mask=attention_mask,
             encoder_hidden_states=seen,
             encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device),
-        ).last_hidden_state
-        return self.mlp(read[:, 0]).squeeze(-1)
+        ).last_hidden_state[:, 0]
 
 
-class ImageReward:
+class ImageReward(ModelReward):
     """Standardised scores, about N(0, 1) over the training data, meaned over the views of an item.
 
     Pictures are resized on the device (bicubic, antialiased; the shorter side, then the middle). Carries gradient.
     """
+
+    network_class: ClassVar[Any] = ImageRewardNetwork
 
     def __init__(
         self,
@@ -70,14 +88,13 @@ class ImageReward:
         image_mean: Sequence[float] = CLIP_MEAN,
         image_std: Sequence[float] = CLIP_STD,
         length: int = LENGTH,
-        batch_size: int | None = None,
     ) -> None:
-        """length: of captions in tokens, longer ones are cut. batch_size: pictures in one call; None is all."""
+        """length: of captions in tokens, longer ones are cut."""
+        super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.mean, self.std = mean, std
         self.length = length
-        self.batch_size = batch_size
         device = next(network.parameters()).device
         self._image_mean = torch.tensor(image_mean, device=device).reshape(3, 1, 1)
         self._image_std = torch.tensor(image_std, device=device).reshape(3, 1, 1)
@@ -93,32 +110,33 @@ class ImageReward:
         candidates, items, views = images.shape[:3]
         if images.numel() == 0:
             return images.new_zeros(candidates, items)
-        pixels = self._pixels(images.flatten(0, 2))
-        rows = [self._read(prompt) for prompt in prompts]
-        tokens, mask = (torch.stack(part).to(pixels.device) for part in zip(*rows))
-        each = torch.arange(items, device=pixels.device).repeat_interleave(views).repeat(candidates)
-        size = self.batch_size or len(pixels)
-        scores = torch.cat(
-            [
-                self.network(some, tokens[which], mask[which])
-                for some, which in zip(pixels.split(size), each.split(size))
-            ]
-        )
+        flat = images.flatten(0, 2)
+        tokens, mask = self._tokens_of(prompts)
+        each = torch.arange(items, device=tokens.device).repeat_interleave(views).repeat(candidates)
+
+        def look(rows: slice) -> Tensor:
+            return self.network(self._pixels(flat[rows]), tokens[each[rows]], mask[each[rows]])
+
+        scores = self.chunks(look, len(flat))
         scores = (scores.float() - self.mean) / self.std
         return scores.reshape(candidates, items, views).mean(dim=2).to(images.device)
 
     def _pixels(self, images: Tensor) -> Tensor:
         size: Any = self.network.vision.config.image_size
         images = images.to(self._image_mean.device)
-        height, width = images.shape[-2:]
-        if (height, width) != (size, size):
-            scale = size / min(height, width)
-            resized = max(size, round(height * scale)), max(size, round(width * scale))
-            images = F.interpolate(images, resized, mode="bicubic", antialias=True, align_corners=False)
-            top, left = (resized[0] - size) // 2, (resized[1] - size) // 2
-            images = images[..., top : top + size, left : left + size].clamp(0.0, 1.0)
+        images = square(images, size)
         dtype = next(self.network.parameters()).dtype
         return ((images - self._image_mean) / self._image_std).to(dtype)
+
+    def to(self, device: torch.device | str) -> None:
+        self.network.to(device)
+        self._image_mean, self._image_std = self._image_mean.to(device), self._image_std.to(device)
+
+    def _tokens_of(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(B, T) of the prompts and their attention mask, on the model's device."""
+        tokens, mask = zip(*[self._read(prompt) for prompt in prompts])
+        device = self._image_mean.device
+        return torch.stack(tokens).to(device), torch.stack(mask).to(device)
 
     def _read(self, prompt: str) -> tuple[Tensor, Tensor]:
         if prompt not in self._tokens:
@@ -128,22 +146,27 @@ class ImageReward:
             self._tokens[prompt] = read["input_ids"][0], read["attention_mask"][0]
         return self._tokens[prompt]
 
-    def save_pretrained(self, folder: Path) -> None:
-        """config.json, model.safetensors (half precision) and the tokenizer's files."""
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {
+    def _config(self) -> dict[str, Any]:
+        return {
             "model_type": "image-reward",
-            "vision_config": self.network.vision.config.to_dict(),
-            "text_config": self.network.text.config.to_dict(),
-            "widths": list(self.network.widths),
+            **self.network.config(),
             "mean": self.mean,
             "std": self.std,
             "image_mean": self._image_mean.flatten().tolist(),
             "image_std": self._image_std.flatten().tolist(),
             "length": self.length,
         }
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        state = {key: value.cpu().half().contiguous() for key, value in self.network.state_dict().items()}
+
+    @classmethod
+    def _made(cls, config: Mapping[str, Any], network: Any, tokenizer: Any) -> Self:
+        options = {name: config[name] for name in ("mean", "std", "image_mean", "image_std", "length")}
+        return cls(network, tokenizer, **options)
+
+    def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+        """config.json, model.safetensors and the tokenizer's files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(self._config(), indent=2) + "\n", encoding="utf-8")
+        state = {key: value.cpu().to(dtype).contiguous() for key, value in self.network.state_dict().items()}
         save_file(state, folder / "model.safetensors")
         self.tokenizer.save_pretrained(str(folder / "tokenizer"))
 
@@ -153,27 +176,13 @@ class ImageReward:
         folder: str | PathLike[str],
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        batch_size: int | None = None,
-    ) -> ImageReward:
+    ) -> Self:
         """A folder that `save_pretrained` wrote."""
         device, dtype = default_device_and_dtype(device, dtype)
         path = Path(folder).expanduser()
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         with quiet_loading():
-            network = ImageRewardNetwork(
-                BlipVisionConfig(**config["vision_config"]),
-                BlipTextConfig(**config["text_config"]),
-                config["widths"],
-            )
+            network = cls.network_class.from_config(config)
             network.load_state_dict(load_file(path / "model.safetensors"))
             tokenizer = AutoTokenizer.from_pretrained(str(path / "tokenizer"))
-        return cls(
-            network.to(device, dtype),
-            tokenizer,
-            config["mean"],
-            config["std"],
-            config["image_mean"],
-            config["image_std"],
-            config["length"],
-            batch_size,
-        )
+        return cls._made(config, network.to(device, dtype), tokenizer)

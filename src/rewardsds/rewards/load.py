@@ -6,33 +6,46 @@ import importlib
 import json
 import re
 import sys
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 
+from rewardsds.catalogue import CLIP_H
 from rewardsds.pretrained import default_device_and_dtype, installed_weights, load_from
 from rewardsds.rewards.aesthetic import AestheticReward
-from rewardsds.rewards.base import Reward
+from rewardsds.rewards.base import ModelReward, Reward
 from rewardsds.rewards.clip import CLIPReward
 from rewardsds.rewards.compose import Minimum, WeightedSum
+from rewardsds.rewards.files import reward_from_file
+from rewardsds.rewards.grader import GraderReward
 from rewardsds.rewards.image_reward import ImageReward
+from rewardsds.rewards.reward3d import Reward3D
 
 
 def load_reward(
     source: str | PathLike[str] | Reward = "clip",
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    chunk: int | Literal["auto"] | None = None,
+    *,
+    skip_failures: bool = False,
+    grader: Mapping[str, Any] | None = None,
 ) -> Reward:
     """Load a reward.
 
-    source: "clip", "aesthetic" or "image-reward", the toybox's; a folder of a CLIPModel; the hub id of one, such as
-        "openai/clip-vit-large-patch14"; "package.module:name", a function of the user's own; or a function
-        (images (N, B, V, 3, H, W), prompts) → (N, B), which is returned as it is. Several in one text:
-        "clip + 0.5 * package.module:name" is their weighted sum, "min(clip, package.module:name)" the weakest,
-        each standardised over the candidates of an item.
+    source: "clip", "aesthetic" or "image-reward", the toybox's; a folder of a CLIPModel or of a converted reward; an
+        original checkpoint; the hub id of a CLIPModel, such as "openai/clip-vit-large-patch14"; "package.module:name",
+        a function of the user's own; or a function (images (N, B, V, 3, H, W), prompts) → (N, B), which is returned as
+        it is. "grader:MODEL" asks a vision-language model at an OpenAI-compatible endpoint. Several in one text:
+        "clip + 0.5 * package.module:name" is their weighted sum, "min(clip, package.module:name)" the weakest, each
+        standardised over the candidates of an item.
     device: CUDA where it is available unless said otherwise. dtype: float32 on the CPU, float16 on CUDA.
+    chunk: pictures in a call of a model, see `Chunks`; None: all.
+    skip_failures: of several rewards, go on with the others where one fails.
+    grader: options of `GraderReward`, for "grader:MODEL".
 
     Raises ValueError when there is no such reward, saying where it was looked for.
     """
@@ -45,14 +58,20 @@ def load_reward(
         )
     device, dtype = default_device_and_dtype(device, dtype)
     text = str(source).strip()
+
+    def one(name: str) -> Reward:
+        return load_reward(name, device, dtype, chunk, skip_failures=skip_failures, grader=grader)
+
     several = re.fullmatch(r"min\((.+)\)", text, re.DOTALL)
     if several is not None:
-        return Minimum([load_reward(part, device, dtype) for part in several[1].split(",")])
+        return Minimum([one(part) for part in several[1].split(",")], skip_failures=skip_failures)
     terms = [_WEIGHTED.fullmatch(term) for term in text.split(" + ")] if _looks_composed(text) else []
     if terms:
-        rewards = [load_reward(term["name"], device, dtype) for term in terms if term is not None]
+        rewards = [one(term["name"]) for term in terms if term is not None]
         weights = [float(term["weight"] or 1.0) for term in terms if term is not None]
-        return WeightedSum(rewards, weights)
+        return WeightedSum(rewards, weights, skip_failures=skip_failures)
+    if text.startswith(GRADER):
+        return GraderReward(text.removeprefix(GRADER), **(grader or {}))
     if _FUNCTION.fullmatch(text):
         return _function(text)
     if text in TOYBOX_REWARDS:
@@ -61,20 +80,28 @@ def load_reward(
         f"{', '.join(map(repr, TOYBOX_REWARDS))}, a folder of a CLIP model, a hub id such as "
         "'openai/clip-vit-large-patch14', or a function"
     )
-    return load_from(source, "reward", examples, lambda found: _from_folder(found, device, dtype))
+    reward = load_from(source, "reward", examples, lambda found: _from_folder(found, device, dtype))
+    reward.in_chunks(chunk)
+    return reward
 
 
-def _from_folder(found: str | Path, device: torch.device, dtype: torch.dtype) -> Reward:
+def _from_folder(found: str | Path, device: torch.device, dtype: torch.dtype) -> ModelReward:
     """A CLIP, an aesthetic head beside its CLIP, or an ImageReward: by what the folder holds."""
+    if isinstance(found, Path) and found.is_file():
+        return reward_from_file(found, device, dtype)
     if not isinstance(found, Path):
-        return CLIPReward.from_pretrained(found, device, dtype)
+        return CLIPReward.from_pretrained(found, device, dtype, **OF_ID.get(found, {}))
     file = found / "config.json"
     config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     kind = config.get("model_type")
-    if kind == "clip":
-        return CLIPReward.from_pretrained(found, device, dtype)
+    if kind in ("clip", "siglip"):
+        extra = found / "reward.json"
+        how: dict[str, Any] = json.loads(extra.read_text(encoding="utf-8")) if extra.is_file() else {}
+        return CLIPReward.from_pretrained(found, device, dtype, **how)
     if kind == "image-reward":
         return ImageReward.from_pretrained(found, device, dtype)
+    if kind == "reward3d":
+        return Reward3D.from_pretrained(found, device, dtype)
     if kind == "aesthetic":
         clip = config["clip"]
         clip = found / clip if (found / clip).is_dir() else clip
@@ -82,11 +109,14 @@ def _from_folder(found: str | Path, device: torch.device, dtype: torch.dtype) ->
             CLIPReward.from_pretrained(clip, device, dtype), found / "model.safetensors"
         )
     raise ValueError(
-        f"{found.absolute()} is no reward that is known: its config.json should say model_type clip, aesthetic or "
-        f"image-reward, it says {kind or 'nothing'}"
+        f"{found.absolute()} is no reward that is known: its config.json should say model_type clip, siglip, "
+        f"aesthetic, image-reward or reward3d, it says {kind or 'nothing'}"
     )
 
 
+GRADER = "grader:"
+OF_ID: dict[str, dict[str, Any]] = {"yuvalkirstain/PickScore_v1": {"scaled": True, "processor": CLIP_H}}
+"""What models of the hub do not say of themselves."""
 TOYBOX_REWARDS = ("clip", "aesthetic", "image-reward")
 """The toybox's own, by name."""
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
+from rewardsds.memory import move
 from rewardsds.prompts import Texts, per_view
 from rewardsds.rewards.base import Reward
 
@@ -53,6 +55,9 @@ class OverViews:
         alone = images.flatten(1, 2)[:, :, None]
         scores = self.reward(alone, [text for own in texts for text in own]).reshape(images.shape[:3])
         return scores.amin(dim=2) if self.how == "min" else scores.mean(dim=2)
+
+    def to(self, device: torch.device | str) -> None:
+        move(self.reward, device)
 
 
 def score(reward: Reward, images: Tensor, prompts: Texts) -> Tensor:

@@ -284,6 +284,12 @@ class TrainingLoop:
                 f"{error}; that was in step {step + 1}, the state before it is in {path}: mend the reward and "
                 f"continue with `rewardsds resume {self.folder.path}`"
             ) from error
+        except torch.OutOfMemoryError as error:
+            path = self._save_before_step(before)
+            raise RewardsdsError(
+                f"the GPU's memory was full in step {step + 1}; the state before it is in {path}: end what else uses "
+                "the GPU, or start again with a lower chunk, offload, precision bf16 or fewer candidates"
+            ) from error
         watch.skip()  # the record has these stages
         regularisation = scene.regularisation(rendering)
         total = loss if regularisation is None else loss + regularisation

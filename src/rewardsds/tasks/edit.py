@@ -10,15 +10,12 @@ import torch
 from torch import Tensor
 
 from rewardsds.distillation.losses import DDS
-from rewardsds.priors.load import load_prior
-from rewardsds.rewards.base import Reward
 from rewardsds.rewards.compose import WeightedSum
-from rewardsds.rewards.load import load_reward
 from rewardsds.runs.loop import Job
 from rewardsds.scenes.export import save_png
 from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
 from rewardsds.scenes.pictures import read_picture
-from rewardsds.tasks.parts import make_guidance, with_reward_gradient
+from rewardsds.tasks.parts import make_guidance, make_prior, make_reward, reward_notes, with_reward_gradient
 from rewardsds.tasks.prompts import known_prompt
 from rewardsds.tasks.settings import EditSettings
 
@@ -35,7 +32,9 @@ class Closeness:
 
 def build(settings: EditSettings) -> Job:
     """The parts of a run, from resolved settings."""
-    prior = load_prior(settings.prior, settings.device)
+    prior = make_prior(settings)
+    if prior.prediction_type == "flow_prediction":
+        settings = settings.below(settings.flow_t_max)
     target = known_prompt(settings.target, prior, settings.prior)
     source = known_prompt(settings.source, prior, settings.prior)
     picture, notes = read_picture(settings.picture, prior.image_size)
@@ -48,11 +47,9 @@ def build(settings: EditSettings) -> Job:
         reference, LatentImageSettings(learning_rate=settings.learning_rate)
     )
 
-    reward: Reward | None = None
-    if settings.needs_reward:
-        reward = load_reward(settings.reward, settings.device)
-        if settings.keep > 0:
-            reward = WeightedSum([reward, Closeness(before[0, 0])], [1.0, settings.keep])
+    reward = make_reward(settings)
+    if reward is not None and settings.keep > 0:
+        reward = WeightedSum([reward, Closeness(before[0, 0])], [1.0, settings.keep])
     loss = DDS(
         reference, prior.condition([source.text], settings.negative_prompt), settings.resolved_guidance_scale
     )
@@ -77,5 +74,5 @@ def build(settings: EditSettings) -> Job:
         seeds=[settings.seed],
         preview=after,
         export=export,
-        notes=(*target.notes, *source.notes, *notes),
+        notes=(*target.notes, *source.notes, *notes, *reward_notes(settings)),
     )

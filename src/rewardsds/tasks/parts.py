@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import torch
 
 from rewardsds.distillation.guidance import RewardSDS
 from rewardsds.distillation.losses import (
@@ -31,13 +34,12 @@ from rewardsds.distillation.weighting import (
     Uniform,
     Weighting,
 )
-from rewardsds.errors import RewardsdsError
 from rewardsds.priors.base import Prior
-from rewardsds.priors.diffusion import DiffusionPrior
+from rewardsds.priors.latent import LatentPrior
 from rewardsds.priors.load import load_prior
 from rewardsds.priors.lora import LoRAEstimator
 from rewardsds.rewards.base import Reward
-from rewardsds.rewards.load import load_reward
+from rewardsds.rewards.load import TOYBOX_REWARDS, load_reward
 from rewardsds.tasks.prompts import KnownPrompt, known_list, known_prompt
 from rewardsds.tasks.settings import DistillationSettings, GenerationSettings
 
@@ -48,7 +50,7 @@ class Parts:
     reward: Reward | None
     prompts: tuple[KnownPrompt, ...]
     guidance: RewardSDS
-    loss_notes: Sequence[str]
+    own_notes: Sequence[str]
 
     @property
     def texts(self) -> list[str]:
@@ -59,21 +61,67 @@ class Parts:
     def notes(self) -> list[str]:
         """What the user should know about the prompts and the loss' own words, each thing once."""
         notes = [note for prompt in self.prompts for note in prompt.notes]
-        return list(dict.fromkeys([*notes, *self.loss_notes]))
+        return list(dict.fromkeys([*notes, *self.own_notes]))
+
+
+PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def load_parts(
-    settings: GenerationSettings, look: Callable[[Reward], Reward] = lambda reward: reward
+    settings: GenerationSettings,
+    look: Callable[[Reward], Reward] = lambda reward: reward,
+    seen_by: Callable[[Prior], Prior] = lambda prior: prior,
 ) -> Parts:
     """Loads the models of resolved settings. Without any step that needs it no reward is loaded.
 
-    look: how a task looks at its results with the reward.
+    look: how a task looks at its results with the reward. seen_by: how it asks the prior.
     """
-    prior = load_prior(settings.prior, settings.device)
-    prompts = tuple(known_prompt(text, prior, settings.prior) for text in settings.texts)
-    reward = look(load_reward(settings.reward, settings.device)) if settings.needs_reward else None
-    guidance = make_guidance(settings, prior, reward, make_loss(settings, prior, reward))
-    return Parts(prior, reward, prompts, guidance, loss_notes(settings, prior))
+    own = make_prior(settings)
+    prompts = tuple(known_prompt(text, own, settings.prior) for text in settings.texts)
+    reward = make_reward(settings)
+    reward = None if reward is None else look(reward)
+    loss = make_loss(settings, own, reward)
+    prior = seen_by(own)
+    notes = [*loss_notes(settings, own), *reward_notes(settings)]
+    return Parts(prior, reward, prompts, make_guidance(settings, prior, reward, loss), notes)
+
+
+def make_prior(settings: DistillationSettings) -> LatentPrior:
+    """The prior, in the precision and within the memory that the settings say."""
+    prior = load_prior(settings.prior, settings.device, PRECISIONS[settings.precision], settings.image_size)
+    prior.in_chunks(settings.chunk)
+    prior.distilled_guidance = settings.distilled_guidance
+    if settings.offload:
+        prior.rest_text_encoders()
+    if settings.attention_slicing:
+        prior.slice_attention()
+    if settings.vae_tiling:
+        prior.tile_autoencoder()
+    if settings.compile:
+        prior.compile()
+    return prior
+
+
+def make_reward(settings: DistillationSettings) -> Reward | None:
+    """The reward, or None where no step needs one."""
+    if not settings.needs_reward:
+        return None
+    grader = settings.grader
+    return load_reward(
+        settings.reward,
+        settings.device,
+        PRECISIONS[settings.precision],
+        settings.chunk,
+        skip_failures=settings.reward_failures == "skip",
+        grader={
+            "url": grader.url,
+            "budget": grader.budget,
+            "retries": grader.retries,
+            "timeout": grader.timeout,
+            "parallel": grader.parallel,
+            "cache": grader.cache or Path.home() / ".cache" / "rewardsds" / "grader",
+        },
+    )
 
 
 def loss_notes(settings: GenerationSettings, prior: Prior) -> list[str]:
@@ -92,6 +140,16 @@ def loss_notes(settings: GenerationSettings, prior: Prior) -> list[str]:
                 f"the prior does not know what nfsd moves away from, it is left out: {', '.join(unknown)}; "
                 "give --nfsd.bad-quality in words that it knows"
             ]
+    return []
+
+
+def reward_notes(settings: DistillationSettings) -> list[str]:
+    """Whether a reward is asked about what it has never seen."""
+    if settings.needs_reward and settings.reward in TOYBOX_REWARDS and settings.prior != "toybox":
+        return [
+            f"the reward {settings.reward} is the toybox's, which has seen its toys alone: give a real one with "
+            "--reward, for example a folder of ImageReward or openai/clip-vit-large-patch14"
+        ]
     return []
 
 
@@ -117,6 +175,7 @@ def make_guidance(
         noise=settings.noise,
         negative_prompt=settings.negative_prompt,
         seed=settings.seed,
+        rest_reward=settings.offload and settings.reward_gradient == 0,
     )
 
 
@@ -136,7 +195,7 @@ def make_weighting(settings: DistillationSettings) -> Weighting:
     return BestWorst(settings.weighting_k)
 
 
-def make_loss(settings: GenerationSettings, prior: Prior, reward: Reward | None) -> Loss:
+def make_loss(settings: GenerationSettings, prior: LatentPrior, reward: Reward | None) -> Loss:
     return with_reward_gradient(_base_loss(settings, prior), settings, reward)
 
 
@@ -150,15 +209,13 @@ def with_reward_gradient(loss: Loss, settings: DistillationSettings, reward: Rew
     )
 
 
-def _base_loss(settings: GenerationSettings, prior: Prior) -> Loss:
+def _base_loss(settings: GenerationSettings, prior: LatentPrior) -> Loss:
     scale = settings.resolved_guidance_scale
     if settings.loss == "sds":
         return SDS(scale)
     if settings.loss == "recon":
         return Recon(scale, settings.guidance_rescale)
     if settings.loss == "vsd":
-        if not isinstance(prior, DiffusionPrior):
-            raise RewardsdsError(f"the loss vsd needs a prior with a UNet, {settings.prior} has none")
         vsd = settings.vsd
         estimator = LoRAEstimator(prior, vsd.rank, seed=settings.seed)
         return VSD(estimator, scale, vsd.learning_rate, vsd.updates, vsd.t_range)

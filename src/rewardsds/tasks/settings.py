@@ -140,6 +140,62 @@ class InversionSettings(Settings):
     )
 
 
+class GraderSettings(Settings):
+    """Of the reward grader:MODEL, a vision-language model at an OpenAI-compatible endpoint.
+
+    Its key comes from the environment variable OPENAI_API_KEY alone.
+    """
+
+    url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Base address of the endpoint. null: OPENAI_BASE_URL, else OpenAI's.",
+    )
+    budget: int | None = Field(
+        default=None,
+        ge=1,
+        description="Questions that a run may ask; known answers are free. null: any number.",
+    )
+    retries: int = Field(
+        default=4, ge=0, le=100, description="How often a question is asked again where the endpoint fails."
+    )
+    timeout: float = Field(default=60.0, gt=0, le=3600, description="Seconds that an answer may take.")
+    parallel: int = Field(default=8, ge=1, le=256, description="Questions at the same time.")
+    cache: Path | None = Field(
+        default=None, description="Folder of answers. null: .cache/rewardsds/grader in the home folder."
+    )
+
+
+class ViewPromptSettings(Settings):
+    """View-dependent prompting, for priors that know no cameras."""
+
+    use: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether words about the view follow the prompt. auto: where the prior sees single pictures.",
+    )
+    front: str = Field(
+        default=", front view", max_length=200, description="What follows the prompt in front."
+    )
+    side: str = Field(default=", side view", max_length=200, description="And at the sides.")
+    back: str = Field(default=", back view", max_length=200, description="And behind.")
+    overhead: str = Field(default=", overhead view", max_length=200, description="And from above.")
+    front_angle: float = Field(
+        default=45.0,
+        gt=0,
+        le=90,
+        description="Degrees to either side within which the front, and the back, are seen.",
+    )
+    overhead_elevation: float = Field(
+        default=60.0, ge=0, le=90, description="Degrees of elevation from which on it is seen from above."
+    )
+    perp_neg: bool = Field(
+        default=False,
+        description="Blend the words between views and push off those of other views (Perp-Neg), which costs up to two "
+        "pictures more for each of the prior's.",
+    )
+    perp_neg_weight: float = Field(default=2.0, ge=0, le=100, description="How strongly Perp-Neg pushes.")
+
+
 class DistillationSettings(RunSettings):
     """What all tasks share: the prior, the reward, and how candidates become a gradient."""
 
@@ -149,14 +205,30 @@ class DistillationSettings(RunSettings):
     prior: str = Field(
         default="toybox",
         min_length=1,
-        description="Diffusion model: toybox, a folder in the diffusers layout, or a hub id.",
+        description="Diffusion model: toybox, a folder in the diffusers layout (Stable Diffusion 1 and 2, SDXL, SD3, "
+        "FLUX, MVDream), or a hub id.",
+    )
+    image_size: int | None = Field(
+        default=None,
+        ge=16,
+        le=4096,
+        description="Pixels that the prior works at. null: what it was trained at.",
+    )
+    distilled_guidance: float = Field(
+        default=3.5, ge=0, le=100, description="Guidance that FLUX dev takes as an input; others take none."
     )
     reward: str = Field(
         default="clip",
         min_length=1,
-        description="Reward: clip, aesthetic or image-reward (the toybox's), a folder or hub id of a CLIP model, "
-        'package.module:function, a sum such as "clip + 0.5 * aesthetic", or min(clip, aesthetic).',
+        description="Reward: clip, aesthetic or image-reward (the toybox's), a folder or hub id of a reward model, "
+        "package.module:function, grader:MODEL (a vision-language model at an endpoint), a sum such as "
+        '"clip + 0.5 * aesthetic", or min(clip, aesthetic).',
     )
+    reward_failures: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="Where one of several rewards fails: stop with the state saved, or go on with the others.",
+    )
+    grader: GraderSettings = Field(default_factory=GraderSettings, description="The reward grader:MODEL.")
 
     candidates: int = Field(
         default=4, ge=1, le=1024, description="N: noises tried at a step. With weighting none it is always 1."
@@ -223,6 +295,31 @@ class DistillationSettings(RunSettings):
     )
     t_anneal_steps: int | None = Field(
         default=None, ge=1, description="Steps over which the range of timesteps moves. None: the whole run."
+    )
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="Of the prior's and the reward's weights. auto: fp32 on the CPU, fp16 on a GPU.",
+    )
+    chunk: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        default="auto",
+        description="Pictures in one call of the prior's network, its autoencoder and the reward. auto: all, and as "
+        "many as fit where the GPU's memory does not hold them; null: all. It changes results by rounding only.",
+    )
+    offload: bool = Field(
+        default=False,
+        description="Text encoders wait in the CPU's memory, and so does the reward after its K steps.",
+    )
+    attention_slicing: bool = Field(
+        default=False,
+        description="One attention head after the other: slower, less memory; UNets of single pictures.",
+    )
+    vae_tiling: bool = Field(
+        default=False, description="Encode and decode large pictures in overlapping tiles: less memory."
+    )
+    compile: bool = Field(
+        default=False,
+        description="Compile the prior's network (torch.compile): the first step takes minutes, later ones less.",
     )
 
     @field_validator("t_range_start", "t_range_end")
@@ -419,6 +516,9 @@ class TextTo3DSettings(GenerationSettings):
     rewarded_views: tuple[int, ...] | None = Field(
         default=None, description="Which of a step's views are scored, counted from 0. null: all of them."
     )
+    view_prompts: ViewPromptSettings = Field(
+        default_factory=ViewPromptSettings, description="Words for views, where the prior knows no cameras."
+    )
     video_size: int = Field(
         default=256,
         ge=16,
@@ -470,8 +570,25 @@ class EditSettings(DistillationSettings):
         le=1000,
         description="Weight of a second reward, closeness to the picture given; the first has weight 1.",
     )
+    flow_t_max: float = Field(
+        default=0.7,
+        gt=0,
+        le=1,
+        description="Highest timestep on flow models (SD3, FLUX), whose last third is almost pure noise.",
+    )
     steps: int = Field(default=100, ge=1, le=1_000_000, description="Optimisation steps.")
     learning_rate: float = Field(default=0.02, gt=0, description="Adam's learning rate of the latent.")
+
+    def below(self, highest: float) -> Self:
+        """With no timestep above a share of the prior's."""
+        ends = {
+            name: (min(low, highest), min(high, highest))
+            for name, (low, high) in (
+                ("t_range_start", self.t_range_start),
+                ("t_range_end", self.t_range_end),
+            )
+        }
+        return self.model_copy(update=ends)
 
     @property
     def loss_name(self) -> Literal["dds"]:

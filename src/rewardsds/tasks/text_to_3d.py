@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rewardsds.priors.base import Prior
+from rewardsds.priors.view_dependent import PerpNeg, ViewDependentPrior, ViewWords
 from rewardsds.rewards.base import Reward
 from rewardsds.rewards.views import OverViews
 from rewardsds.runs.loop import Job
@@ -23,7 +25,9 @@ PREVIEW_SIZE = 128  # pixels of each of a preview's four views
 
 def build(settings: TextTo3DSettings) -> Job:
     """The parts of a run, from resolved settings."""
-    parts = load_parts(settings, lambda reward: look(reward, settings))
+    parts = load_parts(
+        settings, lambda reward: look(reward, settings), lambda prior: told_views(prior, settings)
+    )
     assert settings.backbone == "gaussians"
     seeds = settings.seeds
     objects = [
@@ -54,7 +58,7 @@ def build(settings: TextTo3DSettings) -> Job:
         seeds=seeds,
         preview=preview,
         export=export,
-        notes=parts.notes,
+        notes=[*parts.notes, *unknown_views(parts.prior)],
     )
 
 
@@ -64,3 +68,26 @@ def look(reward: Reward, settings: TextTo3DSettings) -> Reward:
     if how == "together" and views is None:
         return reward
     return OverViews(reward, how, views)
+
+
+def unknown_views(prior: Prior) -> list[str]:
+    """What the prior does not know of the words that tell it the view."""
+    if not isinstance(prior, ViewDependentPrior):
+        return []
+    words = prior.words
+    unknown = prior.unknown_words(" ".join((words.front, words.side, words.back, words.overhead)))
+    return [f"the prior does not know these words about views: {', '.join(unknown)}"] if unknown else []
+
+
+def told_views(prior: Prior, settings: TextTo3DSettings) -> Prior:
+    """The prior, told in words from where each view is seen if it knows no cameras."""
+    words = settings.view_prompts
+    if words.use == "off" or (words.use == "auto" and prior.views > 1):
+        return prior
+    return ViewDependentPrior(
+        prior,
+        ViewWords(
+            words.front, words.side, words.back, words.overhead, words.front_angle, words.overhead_elevation
+        ),
+        PerpNeg(words.perp_neg_weight) if words.perp_neg else None,
+    )

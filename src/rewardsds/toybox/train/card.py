@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rewardsds.hardware import hardware
-from rewardsds.priors.diffusion import DiffusionPrior
+from rewardsds.priors.latent import LatentPrior
 from rewardsds.priors.load import load_prior
 from rewardsds.priors.multiview import enable_multiview_attention
 from rewardsds.priors.sampling import sample
@@ -293,7 +293,7 @@ def _pair(kind: str, colour: str) -> int:
 
 
 def measure_prior(
-    prior: DiffusionPrior, judge: Judge, data: ToyboxData, prompts: int, steps: int, seed: int, folder: Path
+    prior: LatentPrior, judge: Judge, data: ToyboxData, prompts: int, steps: int, seed: int, folder: Path
 ) -> dict[str, Any]:
     """Share of sampled pictures in which the judge finds all that was asked for, by number of toys and views.
 

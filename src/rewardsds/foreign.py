@@ -1,0 +1,157 @@
+"""Checkpoints as other projects write them: read as tensors, never as code."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rewardsds.catalogue import Recipe
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+QUANTISED = {"int8", "uint8", "float8_e4m3fn", "float8_e5m2", "quint8", "qint8"}
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+
+
+def read_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors`, `.pt`, `.pth`, `.ckpt` or `.bin` file, by their original names.
+
+    A state dict inside of another mapping is found, and the prefix that DistributedDataParallel adds is taken off.
+    Pickles are read with `weights_only`: what else they hold is never run.
+
+    Raises ValueError in one line for a file that is missing, of another kind, damaged, or that needs code to be read.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ValueError(f"no checkpoint at {file.absolute()}: give a file ({', '.join(SUFFIXES)})")
+    if file.suffix not in SUFFIXES:
+        raise ValueError(f"{file.absolute()} is no checkpoint: expected one of {', '.join(SUFFIXES)}")
+    try:
+        read: Any = (
+            load_file(file)
+            if file.suffix == ".safetensors"
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        wants = f" ({found[1]})" if found else ""
+        raise ValueError(
+            f"{file.absolute()} was not read: it holds Python objects besides tensors{wants}, and reading those would "
+            "run code; get the weights as .safetensors or as a plain state dict"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ValueError(
+            f"{file.absolute()} ({file.stat().st_size} bytes) is damaged or was downloaded in part: {reason}; "
+            "get it again"
+        ) from error
+    state = _state_dict(read)
+    if not state:
+        raise ValueError(f"{file.absolute()} holds no tensors: a {type(read).__name__}")
+    quantised = sorted({str(value.dtype).removeprefix("torch.") for value in state.values()} & QUANTISED)
+    if quantised:
+        raise ValueError(
+            f"{file.absolute()} holds {', '.join(quantised)} weights, which are quantised: get it in float16, bfloat16 "
+            "or float32"
+        )
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    return state
+
+
+def recipe_of(state: Mapping[str, Tensor]) -> Recipe | None:
+    """Which published checkpoint the names of the weights belong to."""
+
+    def has(*prefixes: str) -> bool:
+        return all(any(name.startswith(prefix) for name in state) for prefix in prefixes)
+
+    if has("model.diffusion_model.camera_embed."):
+        return "mvdream"
+    if has("model.diffusion_model.", "first_stage_model."):
+        return "stable-diffusion"
+    if has("blip.visual_encoder.", "mlp.layers."):
+        return "reward3d" if has("Scorer.") or has("cross_view_adapter.") else "image-reward"
+    if has("visual.conv1.", "token_embedding."):
+        return "hps"
+    if set(state) == {"weight", "bias"} or (state and all(name.startswith("layers.") for name in state)):
+        return "aesthetic"
+    return None
+
+
+def _state_dict(read: Any) -> dict[str, Tensor]:
+    if not isinstance(read, Mapping):
+        return {}
+    for wrapper in WRAPPERS:
+        if isinstance(read.get(wrapper), Mapping):
+            return _state_dict(read[wrapper])
+    return {str(name): value for name, value in read.items() if isinstance(value, Tensor)}
+
+
+def split_off(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The part of a state dict whose names begin so, without the prefix."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def renamed(state: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str, Tensor]:
+    """With every rule's regular expression replaced in every name, in order."""
+    result = {}
+    for name, value in state.items():
+        for pattern, replacement in rules.items():
+            name = re.sub(pattern, replacement, name)
+        result[name] = value
+    return result
+
+
+def count(state: Mapping[str, Tensor], pattern: str) -> int:
+    """How many numbers follow a pattern in the names: the layers of a tower, 12 where there is blocks.0 … blocks.11."""
+    found = {int(match[1]) for name in state if (match := re.match(pattern + r"(\d+)\.", name))}
+    if found != set(range(len(found))):
+        raise ValueError(f"layers are missing: of {pattern}N there are {sorted(found)}")
+    return len(found)
+
+
+def split_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """open_clip's `…attn.in_proj_weight` of three parts → `…self_attn.q_proj.weight`, `k_proj`, `v_proj`."""
+    result = {}
+    for name, value in state.items():
+        match = re.fullmatch(r"(.*\.attn)\.in_proj_(weight|bias)", name)
+        if match is None:
+            result[name] = value
+            continue
+        layer = match[1].removesuffix(".attn")
+        for part, own in zip(("q_proj", "k_proj", "v_proj"), torch.chunk(value, 3)):
+            result[f"{layer}.self_attn.{part}.{match[2]}"] = own
+    return result
+
+
+def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Every tensor finds its place and every place its tensor, or a ValueError that names what does not."""
+    own = module.state_dict()
+    problems = [
+        f"it lacks {_some(own.keys() - state.keys())}" if own.keys() - state.keys() else "",
+        f"it has {_some(state.keys() - own.keys())} besides" if state.keys() - own.keys() else "",
+    ]
+    other = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own.keys() & state.keys()
+        if own[name].shape != state[name].shape
+    ]
+    problems.append(f"other shapes: {_some(other)}" if other else "")
+    told = "; ".join(problem for problem in problems if problem)
+    if told:
+        raise ValueError(f"this is no checkpoint of {what}: {told}")
+    module.load_state_dict(dict(state))
+
+
+def _some(names: Any, most: int = 3) -> str:
+    names = sorted(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,1 @@
+"""Pretrained models of others: what is known of them, getting them, converting and checking them."""

@@ -1,0 +1,180 @@
+"""`rewardsds doctor`: the machine, what is installed, which models are there, what fits, and what to run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from rewardsds.catalogue import KNOWN, known
+from rewardsds.hardware import hardware
+from rewardsds.pretrained import embedded_weights
+
+GIB = 2**30
+REWARD = "image-reward"
+"""The reward that is planned for."""
+CONTEXT = 0.6 * GIB
+"""What CUDA takes for itself."""
+SLACK = 1.1
+"""Allocators never fill memory to the last byte."""
+LIBRARIES = ("rewardsds", "torch", "diffusers", "transformers", "peft", "accelerate", "numba")
+OPTIONAL = {
+    "gsplat": "Gaussians by CUDA kernels: pip install 'rewardsds[cuda]'",
+    "openai": "the reward grader:MODEL: pip install 'rewardsds[grader]'",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a prior fits. fits: "as it is", or what is needed for it; None where nothing helps.
+
+    options: of the command. needed: bytes, with these options.
+    """
+
+    fits: str | None
+    options: tuple[str, ...]
+    needed: float
+
+
+def sizes() -> dict[str, dict[str, int]]:
+    """Bytes in half precision by prior: weights, text_encoders, step (of one candidate), candidate (each beyond)."""
+    file = resources.files("rewardsds.models") / "memory.json"
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def plan(name: str, available: float, candidates: int, bytes_per_value: int = 2) -> Plan:
+    """The mildest options with which a prior, and a reward beside it, fit into `available` bytes."""
+    size = {key: value * bytes_per_value / 2 for key, value in sizes()[name].items()}
+    reward = known(REWARD).memory(bytes_per_value) * GIB
+    whole = size["weights"] + reward
+    all_at_once = max(size["step"], candidates * size["candidate"])
+    tries = (
+        ("as it is", (), whole + size["text_encoders"] + all_at_once),
+        ("with --offload", ("--offload",), whole + all_at_once),
+        ("with --offload, in chunks, which is slower", ("--offload",), whole + size["step"]),
+    )
+    for fits, options, needed in tries:
+        if SLACK * needed <= available:
+            return Plan(fits, options, SLACK * needed)
+    return Plan(None, (), SLACK * tries[-1][2])
+
+
+def doctor(candidates: int = 10) -> list[str]:
+    """Lines for a person."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    machine: dict[str, Any] = hardware("cuda:0" if cuda else "cpu")
+    lines = [
+        "machine",
+        _row("processor", f"{machine['processor']}, {machine['cores']} cores"),
+        _row("memory", f"{machine['memory_gigabytes']} GB, {_available_memory() / 1e9:.1f} GB of it free"),
+        _row("disk", f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB free here"),
+        *(_gpus() or [_row("GPU", "none that torch can use")]),
+        "",
+        "software",
+        _row("python", platform.python_version()),
+        *[_row(name, metadata.version(name)) for name in LIBRARIES],
+        *[_row(name, _version(name) or f"not installed ({purpose})") for name, purpose in OPTIONAL.items()],
+        _row(
+            "C++ compiler",
+            next(filter(shutil.which, ("c++", "g++", "clang++")), "none (--compile needs one)"),
+        ),
+        "",
+        "models",
+        *_models(),
+        "",
+    ]
+    if cuda:
+        free = torch.cuda.mem_get_info()[0] - CONTEXT
+        lines.append(
+            f"what fits into the {free / GIB:.1f} GiB that are free on the GPU ({candidates} candidates, fp16)"
+        )
+    else:
+        free = _available_memory()
+        lines.append(
+            f"what fits into the {free / GIB:.1f} GiB of free memory ({candidates} candidates, fp32)"
+        )
+    plans = {name: plan(name, free, candidates, 2 if cuda else 4) for name in sizes()}
+    for name, found in plans.items():
+        lines.append(_row(name, f"{found.needed / GIB:5.1f} GiB  {found.fits or 'does not fit'}"))
+    return [*lines, "", "recommended", *_recommended(cuda, plans)]
+
+
+def _recommended(cuda: bool, plans: dict[str, Plan]) -> list[str]:
+    toybox = [
+        _row("to try it", 'rewardsds 3d "a penguin with a brown bag in the snow"'),
+    ]
+    if not cuda:
+        return [
+            *toybox,
+            _row("note", "without a GPU a step of the large priors takes minutes: the toybox is made for it"),
+        ]
+    lines = []
+    for name, task in (("mvdream", "3d"), ("sd-2.1-base", "image")):
+        if plans[name].fits is not None:
+            prior = "FOLDER_OF_MVDREAM" if name == "mvdream" else known(name).repos[0]
+            extra = "".join(f" {option}" for option in plans[name].options)
+            lines.append(_row(f"{task}", f'rewardsds {task} "…" --preset paper --prior {prior}{extra}'))
+    return [*toybox, *lines]
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    lines = []
+    for index in range(torch.cuda.device_count()):
+        found = torch.cuda.get_device_properties(index)
+        free, total = torch.cuda.mem_get_info(index)
+        bf16 = "bf16 and fp16" if torch.cuda.is_bf16_supported() else "fp16"
+        lines.append(
+            _row(
+                f"GPU {index}",
+                f"{found.name}, {total / GIB:.1f} GiB, {free / GIB:.1f} GiB of it free, capability "
+                f"{found.major}.{found.minor}, {bf16}, CUDA {torch.version.cuda}",
+            )
+        )
+    return lines
+
+
+def _models() -> list[str]:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    toybox = embedded_weights("prior")
+    missing = f"missing in {toybox.parent} (rewardsds toybox train)"
+    lines = [_row("toybox", f"in {toybox.parent}" if (toybox / "unet").is_dir() else missing)]
+    there = []
+    for model in KNOWN:
+        names = model.files or ("model_index.json", "config.json")
+        found = [try_to_load_from_cache(repo, name) for repo in model.repos for name in names]
+        if any(isinstance(path, str) for path in found):
+            there.append(model.name)
+    offline = " (HF_HUB_OFFLINE is set: nothing is downloaded)" if os.environ.get("HF_HUB_OFFLINE") else ""
+    return [
+        *lines,
+        _row("hub's cache", f"{HF_HUB_CACHE}{offline}"),
+        _row("in it", ", ".join(there) or "none of `rewardsds models list`"),
+    ]
+
+
+def _version(name: str) -> str | None:
+    if importlib.util.find_spec(name) is None:
+        return None
+    return metadata.version(name)
+
+
+def _available_memory() -> int:
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def _row(name: str, value: str) -> str:
+    return f"  {name:14} {value}"

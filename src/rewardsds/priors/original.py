@@ -1,0 +1,305 @@
+"""Single files of latent diffusion (arXiv 2112.10752): Stable Diffusion 1, 2 and XL, and MVDream (arXiv 2308.16512).
+
+Their names for weights become those of the stock diffusers models; sizes are read from shapes. MVDream's multi-view
+UNet is Stable Diffusion 2's with a camera embedding beside the one of the timestep, and attention over views, which has
+no weights of its own, so that the stock `UNet2DConditionModel` takes all of its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from rewardsds.foreign import count, load_strictly, renamed, split_attention, split_off
+
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+TEXT_2, TEXT_1 = "cond_stage_model.model.", "cond_stage_model.transformer."
+TEXTS_XL = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
+HEAD = 64
+"""Channels of an attention head in all but Stable Diffusion 1's UNet."""
+HEADS_1 = 8
+"""Heads of Stable Diffusion 1's UNet, whatever the width."""
+SCALING, SCALING_XL = 0.18215, 0.13025
+"""Of the latents."""
+GROUPS = 32
+PredictionType = Literal["epsilon", "v_prediction"]
+
+
+class Parts(NamedTuple):
+    """text_encoders: one, or XL's two."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoders: tuple[Any, ...]
+    scheduler: DDPMScheduler
+
+
+def parts(
+    state: Mapping[str, Tensor], image_size: int | None = None, prediction_type: PredictionType | None = None
+) -> Parts:
+    """The models in a single file, by its names for the weights.
+
+    image_size: pixels that it was trained at; None: 256 of MVDream, 1024 of XL, else 512.
+    prediction_type: None: noise, but for Stable Diffusion 2, which has both: there the network is asked.
+
+    Raises ValueError where a weight is missing, too many or of another shape.
+    """
+    xl, first = any(name.startswith(TEXTS_XL) for name in state), any(n.startswith(TEXT_1) for n in state)
+    multiview = any(name.startswith(f"{UNET}camera_embed.") for name in state)
+    prefixes = [UNET, VAE, *(TEXTS_XL if xl else [TEXT_1 if first else TEXT_2])]
+    missing = [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in state)]
+    if missing:
+        raise ValueError(f"this is no checkpoint of a prior: nothing in it begins with {', '.join(missing)}")
+    vae = autoencoder(split_off(state, VAE), SCALING_XL if xl else SCALING)
+    factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
+    pixels = image_size or (1024 if xl else 256 if multiview else 512)
+    unet = latent_unet(split_off(state, UNET), pixels // factor)
+    if xl:
+        encoders: tuple[Any, ...] = (
+            clip_text_encoder(split_off(state, TEXTS_XL[0])),
+            open_clip_text_encoder(split_off(state, TEXTS_XL[1]), whole=True),
+        )
+    elif first:
+        encoders = (clip_text_encoder(split_off(state, TEXT_1)),)
+    else:
+        encoders = (open_clip_text_encoder(split_off(state, TEXT_2)),)
+    if prediction_type is None:
+        plain_2 = not (xl or first or multiview)
+        prediction_type = found_prediction_type(unet) if plain_2 else "epsilon"
+    return Parts(unet, vae, encoders, noise_schedule(prediction_type))
+
+
+def noise_schedule(prediction_type: PredictionType = "epsilon") -> DDPMScheduler:
+    """Stable Diffusion's."""
+    return DDPMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction_type,
+        clip_sample=False,
+    )
+
+
+@torch.no_grad()
+def found_prediction_type(unet: Any) -> PredictionType:
+    """What a trained UNet predicts, which its file does not say.
+
+    At the last timestep its input is all but noise: what predicts noise gives it back, what predicts v = α ε − σ x0
+    gives something else.
+    """
+    size, channels = unet.config["sample_size"], unet.config["in_channels"]
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, channels, size, size, generator=generator)
+    states = torch.zeros(1, 77, unet.config["cross_attention_dim"])
+    said = unet(noise, torch.tensor([999]), states).sample
+    alike = torch.cosine_similarity(said.flatten(), noise.flatten(), dim=0)
+    return "epsilon" if float(alike) > 0.5 else "v_prediction"
+
+
+def latent_unet(state: Mapping[str, Tensor], sample_size: int) -> UNet2DConditionModel:
+    """The UNet from weights in latent-diffusion names, `input_blocks.0.0.weight` and so on.
+
+    The community's port of MVDream keeps these names in its `unet` folder.
+    """
+    state = renamed(
+        {name: value.float() for name, value in state.items()}, {r"^camera_embed\.": "label_emb.0."}
+    )
+    try:
+        config = _unet_config(state, sample_size)
+        unet: Any = UNet2DConditionModel.from_config(config)
+        weights = convert_ldm_unet_checkpoint(
+            {UNET + name: value for name, value in state.items()}, dict(unet.config)
+        )
+    except KeyError as error:
+        raise ValueError(f"this is no checkpoint of a prior: its UNet lacks {error.args[0]}") from None
+    _all_used(state, weights, "a prior's UNet")
+    load_strictly(unet, weights, "a prior's UNet")
+    return unet.eval()
+
+
+def _unet_config(state: Mapping[str, Tensor], sample_size: int) -> dict[str, Any]:
+    """Levels are told apart by their downsampling; a level attends where its first block is followed by attention."""
+    channels: list[int] = []
+    depths: list[int] = []
+    blocks: list[int] = []
+    new_level = True
+    for index in range(1, count(state, r"input_blocks\.")):
+        at = f"input_blocks.{index}"
+        if f"{at}.0.op.weight" in state:
+            new_level = True
+            continue
+        if new_level:
+            channels.append(state[f"{at}.0.out_layers.3.weight"].shape[0])
+            depths.append(count(state, rf"{at}\.1\.transformer_blocks\."))
+            blocks.append(0)
+            new_level = False
+        blocks[-1] += 1
+    middle = count(state, r"middle_block\.1\.transformer_blocks\.")
+    inner = state["middle_block.1.transformer_blocks.0.attn2.to_k.weight"]
+    linear = state["middle_block.1.proj_in.weight"].ndim == 2
+    config = {
+        "sample_size": sample_size,
+        "in_channels": state["input_blocks.0.0.weight"].shape[1],
+        "out_channels": state["out.2.weight"].shape[0],
+        "block_out_channels": channels,
+        "layers_per_block": blocks[0] if blocks else 0,
+        "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
+        "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)],
+        "transformer_layers_per_block": [*(depth or 1 for depth in depths[:-1]), middle],
+        "attention_head_dim": [max(1, width // HEAD) if linear else HEADS_1 for width in channels],
+        "cross_attention_dim": inner.shape[1],
+        "use_linear_projection": linear,
+    }
+    if not any(name.startswith("label_emb.") for name in state):
+        return config
+    width = state["label_emb.0.0.weight"].shape[1]
+    if width == CAMERA:
+        return {**config, "class_embed_type": "projection", "projection_class_embeddings_input_dim": width}
+    return {
+        **config,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": SIZE_CHANNELS,
+        "projection_class_embeddings_input_dim": width,
+    }
+
+
+CAMERA = 16
+"""Numbers of MVDream's camera."""
+SIZE_CHANNELS = 256
+"""Of the embedding of each of XL's six sizes."""
+
+
+def autoencoder(state: Mapping[str, Tensor], scaling: float = SCALING) -> AutoencoderKL:
+    """`first_stage_model` of a latent-diffusion checkpoint."""
+    state = {name: value.float() for name, value in state.items()}
+    try:
+        levels = count(state, r"encoder\.down\.")
+        channels = [state[f"encoder.down.{level}.block.0.conv2.weight"].shape[0] for level in range(levels)]
+        sizes: dict[str, Any] = {
+            "down_block_types": ("DownEncoderBlock2D",) * levels,
+            "up_block_types": ("UpDecoderBlock2D",) * levels,
+            "block_out_channels": tuple(channels),
+            "layers_per_block": count(state, r"encoder\.down\.0\.block\."),
+            "latent_channels": state["decoder.conv_in.weight"].shape[1],
+        }
+        vae = AutoencoderKL(**sizes, norm_num_groups=GROUPS, scaling_factor=scaling)
+        weights = convert_ldm_vae_checkpoint(
+            {VAE + name: value for name, value in state.items()}, dict(vae.config)
+        )
+    except KeyError as error:
+        raise ValueError(f"this is no checkpoint of a prior: its autoencoder lacks {error.args[0]}") from None
+    _all_used(state, weights, "a prior's autoencoder")
+    load_strictly(vae, weights, "a prior's autoencoder")
+    return vae.eval()
+
+
+_TOWER = {
+    r"^transformer\.resblocks\.": "encoder.layers.",
+    r"\.ln_([12])\.": r".layer_norm\1.",
+    r"\.attn\.out_proj\.": ".self_attn.out_proj.",
+    r"\.mlp\.c_fc\.": ".mlp.fc1.",
+    r"\.mlp\.c_proj\.": ".mlp.fc2.",
+    r"^token_embedding\.": "embeddings.token_embedding.",
+    r"^positional_embedding$": "embeddings.position_embedding.weight",
+    r"^ln_final\.": "final_layer_norm.",
+}
+
+
+def open_clip_text_encoder(state: Mapping[str, Tensor], whole: bool = False) -> Any:
+    """OpenCLIP's text tower: up to its last layer but one, which is what Stable Diffusion 2 reads.
+
+    whole: all of it with its projection, from which XL takes the states of an inner layer and the summary.
+    """
+    unused = ("visual.", "logit_scale", "attn_mask", *(() if whole else ("text_projection",)))
+    state = {name: value.float() for name, value in state.items() if not name.startswith(unused)}
+    try:
+        layers = count(state, r"transformer\.resblocks\.")
+        kept = layers if whole else layers - 1
+        config = _text_config(
+            state["token_embedding.weight"],
+            state["positional_embedding"],
+            state["transformer.resblocks.0.mlp.c_fc.weight"],
+            kept,
+            hidden_act="gelu",
+            pad_token_id=1 if not whole else 0,
+            projection_dim=state["text_projection"].shape[1] if whole else 512,
+        )
+        projection = {"text_projection.weight": state["text_projection"].T} if whole else {}
+    except KeyError as error:
+        raise ValueError(
+            f"this is no checkpoint of a prior: its text encoder lacks {error.args[0]}"
+        ) from None
+    cut = () if whole else (f"transformer.resblocks.{layers - 1}.",)
+    read = {name: value for name, value in state.items() if not name.startswith(("text_projection", *cut))}
+    return _loaded(config, renamed(split_attention(read), _TOWER), projection)
+
+
+def clip_text_encoder(state: Mapping[str, Tensor]) -> Any:
+    """OpenAI's CLIP text tower, which is in these files by transformers' names; Stable Diffusion 1's and XL's first."""
+    state = renamed(
+        {
+            name: value.float()
+            for name, value in state.items()
+            if not name.endswith("position_ids") and not name.startswith("text_projection")
+        },
+        {r"^text_model\.": ""},
+    )
+    try:
+        config = _text_config(
+            state["embeddings.token_embedding.weight"],
+            state["embeddings.position_embedding.weight"],
+            state["encoder.layers.0.mlp.fc1.weight"],
+            count(state, r"encoder\.layers\."),
+            hidden_act="quick_gelu",
+            pad_token_id=1,
+        )
+    except KeyError as error:
+        raise ValueError(
+            f"this is no checkpoint of a prior: its text encoder lacks {error.args[0]}"
+        ) from None
+    return _loaded(config, state)
+
+
+def _text_config(
+    tokens: Tensor, positions: Tensor, inner: Tensor, layers: int, **others: Any
+) -> CLIPTextConfig:
+    vocabulary, width = tokens.shape
+    return CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=inner.shape[0],
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, width // HEAD),
+        max_position_embeddings=len(positions),
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+        **others,
+    )
+
+
+def _loaded(
+    config: CLIPTextConfig, tower: Mapping[str, Tensor], projection: Mapping[str, Tensor] | None = None
+) -> Any:
+    encoder: Any = CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
+    prefix = next(iter(encoder.state_dict())).split("embeddings.")[0]
+    weights = {prefix + name: value for name, value in tower.items()}
+    load_strictly(encoder, {**weights, **(projection or {})}, "a prior's text encoder")
+    return encoder.eval()
+
+
+def _all_used(given: Mapping[str, Tensor], taken: Mapping[str, Tensor], what: str) -> None:
+    """Converters take what they know; what they left is told."""
+    left = sum(value.numel() for value in given.values()) - sum(value.numel() for value in taken.values())
+    if left > 0:
+        known = {id(value.untyped_storage()) for value in taken.values()}
+        names = [name for name, value in given.items() if id(value.untyped_storage()) not in known]
+        raise ValueError(f"this is no checkpoint of {what}: it has {', '.join(sorted(names)[:3])} besides")

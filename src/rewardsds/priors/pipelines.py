@@ -1,0 +1,212 @@
+"""SDXL, Stable Diffusion 3 and FLUX as priors, from diffusers' pipelines, which know how to read their texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import Tensor
+from typing_extensions import Self
+
+from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading
+from rewardsds.priors.base import Condition
+from rewardsds.priors.latent import LatentPrior, Read, downsampling, frozen
+from rewardsds.priors.parametrisation import flow_alphas_cumprod, flow_time
+
+FLUX_SIZE = 128
+"""Height and width of FLUX's latents where none is said: 1024 pixels."""
+
+
+class PipelinePrior(LatentPrior):
+    """A prior whose parts and texts one of diffusers' pipelines keeps; text encoders may lack where it allows that."""
+
+    pipeline_class: type[Any]
+    network_class: type[Any]
+    network_part = "transformer"
+    encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    optional: tuple[str, ...] = ()
+    """Parts that a folder may lack."""
+
+    pipeline: Any
+
+    def _take(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+        self.tokenizer = pipeline.tokenizer
+        for encoder in self.text_encoders:
+            frozen(encoder)
+
+    @property
+    def text_encoders(self) -> Sequence[Any]:
+        found = [getattr(self.pipeline, name, None) for name in self.encoders]
+        return [encoder for encoder in found if encoder is not None]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | PathLike[str],
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        image_size: int | None = None,
+    ) -> Self:
+        """Load a folder in the diffusers layout, or a model of the Hugging Face hub by its id.
+
+        device: CUDA where it is available unless said otherwise. dtype: float32 on the CPU, float16 on CUDA.
+        image_size: pixels of its pictures; None: what the model was trained at.
+        """
+        device, dtype = default_device_and_dtype(device, dtype)
+        with quiet_loading():
+            folder = Path(source).expanduser()
+            left_out = [name for name in cls.optional if folder.is_dir() and not (folder / name).is_dir()]
+            options: dict[str, Any] = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
+            kinds = {cls.network_part: cls.network_class, "vae": AutoencoderKL}
+            strict = {name: load_part(kind, source, name, **options) for name, kind in kinds.items()}
+            pipeline = cls.pipeline_class.from_pretrained(
+                str(source), dtype=dtype, use_safetensors=True, **strict, **dict.fromkeys(left_out)
+            )
+        return cls(pipeline.to(device), image_size=image_size)  # pyright: ignore[reportCallIssue]
+
+
+class SDXLPrior(PipelinePrior):
+    """Stable Diffusion XL (arXiv 2307.01952): two text encoders, and a condition on sizes, of whole pictures here."""
+
+    pipeline_class = StableDiffusionXLPipeline
+    network_class = UNet2DConditionModel
+    network_part = "unet"
+
+    def __init__(self, pipeline: StableDiffusionXLPipeline, image_size: int | None = None) -> None:
+        vae: Any = pipeline.vae
+        if vae.dtype == torch.float16 and vae.config["force_upcast"]:
+            vae.float()  # its activations overflow in half precision
+        schedule: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
+        unet = pipeline.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        super().__init__(unet, vae, schedule.alphas_cumprod, schedule.config["prediction_type"], image_size)
+        self._take(pipeline)
+
+    def _read_text(self, text: str, negative: bool) -> Read:
+        states, _, pooled, _ = self.pipeline.encode_prompt(
+            text, device=self._like.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        if negative and not text and self.pipeline.config["force_zeros_for_empty_prompt"]:
+            states, pooled = torch.zeros_like(states), torch.zeros_like(pooled)
+        return Read(states[0].float(), pooled[0].float())
+
+    def _call(self, latents: Tensor, timesteps: Tensor, text: Read, inputs: dict[str, Any]) -> Tensor:
+        added = {"text_embeds": text.pooled, "time_ids": inputs["sizes"]}
+        return self.network(latents, timesteps, text.states, added_cond_kwargs=added).sample
+
+    def _inputs(self, condition: Condition, axes: tuple[int, int, int, int]) -> dict[str, Any]:
+        size = self.image_size
+        like = self._like
+        sizes = torch.tensor([size, size, 0, 0, size, size], device=like.device, dtype=like.dtype)
+        return {"sizes": sizes.expand(math.prod(axes), -1)}
+
+
+class SD3Prior(PipelinePrior):
+    """Stable Diffusion 3 and 3.5 (arXiv 2403.03206): a flow, with up to three text encoders."""
+
+    pipeline_class = StableDiffusion3Pipeline
+    network_class = SD3Transformer2DModel
+    optional = ("text_encoder_3", "tokenizer_3")
+    multiple = 2
+
+    def __init__(self, pipeline: StableDiffusion3Pipeline, image_size: int | None = None) -> None:
+        levels = flow_alphas_cumprod(float(pipeline.scheduler.config["shift"]))
+        super().__init__(pipeline.transformer, pipeline.vae, levels, "flow_prediction", image_size)
+        self._take(pipeline)
+
+    def _read_text(self, text: str, negative: bool) -> Read:
+        states, _, pooled, _ = self.pipeline.encode_prompt(
+            text, None, None, device=self._like.device, do_classifier_free_guidance=False
+        )
+        return Read(states[0].float(), pooled[0].float())
+
+    @property
+    def time_embedding(self) -> Any:
+        return self.network.time_text_embed
+
+    def _call(self, latents: Tensor, timesteps: Tensor, text: Read, inputs: dict[str, Any]) -> Tensor:
+        times = 1000.0 * _times(self.alphas_cumprod, timesteps)
+        return self.network(
+            hidden_states=latents,
+            timestep=times.to(latents.dtype),
+            encoder_hidden_states=text.states,
+            pooled_projections=text.pooled,
+        ).sample
+
+
+class FluxPrior(PipelinePrior):
+    """FLUX.1: a flow on packed 2 × 2 patches; dev takes a distilled guidance as an input, schnell takes none.
+
+    Classifier-free guidance with a negative prompt works beside the distilled one, as diffusers' `true_cfg_scale`.
+    """
+
+    pipeline_class = FluxPipeline
+    network_class = FluxTransformer2DModel
+
+    multiple = 2
+
+    def __init__(self, pipeline: FluxPipeline, image_size: int | None = None) -> None:
+        size = image_size // downsampling(pipeline.vae) if image_size else FLUX_SIZE
+        levels = flow_alphas_cumprod(flux_shift(pipeline.scheduler.config, (size // 2) ** 2))
+        super().__init__(pipeline.transformer, pipeline.vae, levels, "flow_prediction", image_size)
+        self._take(pipeline)
+
+    def _own_size(self) -> int:
+        return FLUX_SIZE
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return int(self.network.config["in_channels"]) // 4, self._size, self._size
+
+    @property
+    def time_embedding(self) -> Any:
+        return self.network.time_text_embed
+
+    def _read_text(self, text: str, negative: bool) -> Read:
+        states, pooled, _ = self.pipeline.encode_prompt(text, None, device=self._like.device)
+        return Read(states[0].float(), pooled[0].float())
+
+    def _call(self, latents: Tensor, timesteps: Tensor, text: Read, inputs: dict[str, Any]) -> Tensor:
+        count, channels, height, width = latents.shape
+        device, dtype = latents.device, latents.dtype
+        guidance = None
+        if self.network.config["guidance_embeds"]:
+            guidance = torch.full((count,), self.distilled_guidance, device=device, dtype=torch.float32)
+        output = self.network(
+            hidden_states=FluxPipeline._pack_latents(latents, count, channels, height, width),
+            timestep=_times(self.alphas_cumprod, timesteps).to(dtype),
+            guidance=guidance,
+            pooled_projections=text.pooled,
+            encoder_hidden_states=text.states,
+            txt_ids=torch.zeros(text.states.shape[1], 3, device=device, dtype=dtype),
+            img_ids=FluxPipeline._prepare_latent_image_ids(count, height // 2, width // 2, device, dtype),
+        ).sample
+        factor = downsampling(self.vae)
+        return FluxPipeline._unpack_latents(output, height * factor, width * factor, factor)
+
+
+def flux_shift(config: Any, tokens: int) -> float:
+    """How far a FLUX scheduler shifts times for pictures of so many tokens; larger pictures more."""
+    if not config.get("use_dynamic_shifting"):
+        return float(config["shift"])
+    low, high = config["base_image_seq_len"], config["max_image_seq_len"]
+    slope = (config["max_shift"] - config["base_shift"]) / (high - low)
+    return math.exp(config["base_shift"] + slope * (tokens - low))
+
+
+def _times(alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
+    """Times s (M,) of a flow at timesteps (M,)."""
+    levels = alphas_cumprod[timesteps]
+    return flow_time(levels.sqrt(), (1.0 - levels).sqrt())

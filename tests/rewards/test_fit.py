@@ -1,0 +1,49 @@
+"""Pictures of other shapes, against Pillow."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from rewardsds.rewards.pictures import square
+
+
+def picture(height: int, width: int) -> Tensor:
+    """Smooth, in whole 255ths."""
+    small = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.interpolate(small, (height, width), mode="bilinear")
+    return (smooth * 255).round() / 255
+
+
+def pillow(images: Tensor) -> Image.Image:
+    return Image.fromarray((images[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+def tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255
+
+
+def test_the_middle_of_a_wide_and_of_a_high_picture():
+    for height, width in ((40, 64), (64, 40)):
+        images = picture(height, width)
+        expected = ImageOps.fit(pillow(images), (20, 20), Image.Resampling.BICUBIC)
+        torch.testing.assert_close(square(images, 20), tensor(expected), rtol=0, atol=6 / 255)
+
+
+def test_the_whole_of_a_wide_picture_with_black_above_and_below():
+    images = picture(30, 60)
+    padded = square(images, 20, "pad")
+    assert padded.shape == (1, 3, 20, 20)
+    assert (padded[:, :, :5] == 0).all()
+    assert (padded[:, :, 15:] == 0).all()
+    inner = pillow(images).resize((20, 10), Image.Resampling.BICUBIC)
+    torch.testing.assert_close(padded[:, :, 5:15], tensor(inner), rtol=0, atol=2 / 255)
+
+
+def test_extreme_shapes_and_the_right_size():
+    assert square(picture(1, 300), 16).shape == (1, 3, 16, 16)
+    assert square(picture(1, 300), 16, "pad").shape == (1, 3, 16, 16)
+    images = picture(16, 16)
+    assert square(images, 16) is images
