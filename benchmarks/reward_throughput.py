@@ -97,12 +97,13 @@ def main() -> None:
     rows = []
     for name in options.rewards:
         reward: Any = load_reward(name, device, torch.float32)
-        by_pil: Callable[[Any, Tensor], list[float]]
-        by_pil = clip_by_pil if isinstance(reward, CLIPReward) else image_reward_by_pil
+        by_pil: Callable[[], list[float]] = partial(
+            clip_by_pil if isinstance(reward, CLIPReward) else image_reward_by_pil, reward, images
+        )
         ours = reward(images[:, None, None], [PROMPT])[:, 0].cpu()
-        theirs = torch.tensor(by_pil(reward, images))
+        theirs = torch.tensor(by_pil())
         batched = rate(partial(reward, images[:, None, None], [PROMPT]), len(images), options.repeats, device)
-        alone = rate(partial(by_pil, reward, images), len(images), options.repeats, device)
+        alone = rate(by_pil, len(images), options.repeats, device)
         rows.append(
             {
                 "reward": name,

@@ -68,7 +68,7 @@ def _download_companion(repo: str, whole: bool) -> None:
     """A tokenizer's files, or the whole model; what does not come is told, and can be given by hand."""
     from huggingface_hub import snapshot_download
 
-    patterns = list(LAYOUT) if whole else ["*.json", "*.txt"]
+    patterns: list[str] = [*LAYOUT] if whole else ["*.json", "*.txt"]
     try:
         snapshot_download(repo, allow_patterns=patterns, ignore_patterns=list(SKIPPED))
     except (OSError, ValueError) as error:
