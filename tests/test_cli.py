@@ -53,7 +53,7 @@ def one_line(text: str) -> str:
         (["image", "a red cube", "--reward-steps", "-1"], "reward_steps is -1"),
         (["image", "a red cube", "--sneed", "3"], "--sneed"),
         (["image", "a red cube", "--config", "nowhere.yaml"], "no settings file nowhere.yaml"),
-        (["3d", "a red cube", "--gaussians.views", "0"], "views is 0"),
+        (["3d", "a red cube", "--camera.views", "0"], "views is 0"),
         (["3d", "a red cube", "--gaussians.max-gaussians", "1"], "below initial_gaussians"),
         (["3d", "a red cube", "--backbone", "voxels"], "voxels"),
         (["resume"], "RUN"),

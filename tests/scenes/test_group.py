@@ -14,17 +14,18 @@ from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.gaussians.settings import GaussianSettings
 from rewardsds.scenes.group import SceneGroup
 from rewardsds.scenes.image import LatentImageScene
+from rewardsds.scenes.settings import CameraSettings
 
 SETTINGS = GaussianSettings(
     initial_gaussians=60,
     max_gaussians=90,
-    resolution=16,
-    views=2,
     densify_start=2,
     densify_every=2,
     densify_threshold=0.5,
     prune_start=2,
 )
+
+CAMERA = CameraSettings(resolution=(16,), views=2)
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -32,7 +33,7 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
 
 
 def scene(seed: int) -> GaussianScene:
-    return GaussianScene(generators([seed]), SETTINGS)
+    return GaussianScene(generators([seed]), SETTINGS, camera=CAMERA)
 
 
 def optimise(scene: Scene, seeds: Sequence[int], steps: int = 6) -> dict[str, Tensor]:

@@ -106,7 +106,7 @@ def test_an_object_from_a_prior_without_views(
         *SMALL,
         "--gaussians.initial-gaussians",
         "60",
-        "--gaussians.resolution",
+        "--camera.resolution",
         "16",
         "--video-frames",
         "2",

@@ -105,7 +105,7 @@ def test_yaml_round_trip(
         guidance_scale=guidance_scale,
         t_range_end=ends,
         reward_steps=reward_steps,
-        gaussians={"views": views},  # pyright: ignore[reportArgumentType]
+        camera={"views": views},  # pyright: ignore[reportArgumentType]
     )
     assert settings_from(yaml.safe_load(to_yaml(settings))) == settings
 
@@ -173,8 +173,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
 
     from rewardsds.scenes.gaussians.settings import GaussianSettings
     from rewardsds.scenes.image import LatentImageSettings
+    from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
-    for kind in (Settings, GaussianSettings, LatentImageSettings):
+    for kind in (Settings, GaussianSettings, LatentImageSettings, CameraSettings, BackgroundSettings):
         monkeypatch.setattr(kind, "__getattribute__", recording, raising=False)
     return seen
 
@@ -204,7 +205,6 @@ def test_every_setting_is_read_by_something(
         "densify_start": 0,
         "prune_start": 0,
         "densify_every": 1,
-        "resolution": 8,
     }
     made = [
         TextToImageSettings(**small),
@@ -218,6 +218,7 @@ def test_every_setting_is_read_by_something(
         TextTo3DSettings(
             **small,
             gaussians=gaussians,  # pyright: ignore[reportArgumentType]
+            camera={"resolution": [8]},  # pyright: ignore[reportArgumentType]
             video_size=16,
             video_frames=2,
             view_prompts={  # pyright: ignore[reportArgumentType]
@@ -234,6 +235,7 @@ def test_every_setting_is_read_by_something(
     for index, settings in enumerate(made):
         run(settings.model_copy(update={"out": tmp_path / str(index)}), console=quiet())
     from rewardsds.scenes.gaussians.settings import GaussianSettings
+    from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
     chosen = {
         "temperature",
@@ -248,6 +250,8 @@ def test_every_setting_is_read_by_something(
         TextToImageSettings,
         TextTo3DSettings,
         GaussianSettings,
+        CameraSettings,
+        BackgroundSettings,
         BridgeSettings,
         NFSDSettings,
         InversionSettings,

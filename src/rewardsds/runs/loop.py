@@ -267,15 +267,18 @@ class TrainingLoop:
         scene.before_step(step, self.optimizer)
         cameras = scene.sample_cameras(self.scene_generators, step)
         rendering = scene.render(cameras, self.scene_generators)
+        shown = rendering.images if rendering.images is not None else rendering.latents
+        assert shown is not None
+        groups = len(shown) // scene.batch  # of views, in which each item is shown
         watch.stop("render")
         try:
             loss = guidance(
                 rendering.images,
-                self.job.prompts,
+                [prompt for prompt in self.job.prompts for _ in range(groups)],
                 latents=rendering.latents,
                 cameras=cameras,
                 step=step,
-                generators=self.noise_generators,
+                generators=[own for own in self.noise_generators for _ in range(groups)],
                 previews=keep_candidates,
             )
         except RewardError as error:

@@ -14,18 +14,20 @@ from rewardsds.scenes.cameras import Cameras
 
 @dataclass
 class Rendering:
-    """B items, V views.
+    """V views of B items; of a scene that shows each item in G groups of V views, B below is items · G, item by item.
 
     images: (B, V, 3, H, W) in [0, 1], carries gradient; None when the scene is a latent.
     latents: (B, V, D, h, w), carries gradient; None when the scene is rendered to images.
     alpha: (B, V, 1, H, W) in [0, 1], or None.
     depth: (B, V, 1, H, W) in world units, or None.
+    penalty: (B,) what the scene found against itself while it rendered, for `regularisation`, or None.
     """
 
     images: Tensor | None = None
     latents: Tensor | None = None
     alpha: Tensor | None = None
     depth: Tensor | None = None
+    penalty: Tensor | None = None
 
 
 class Scene(Protocol):
@@ -35,7 +37,11 @@ class Scene(Protocol):
     def batch(self) -> int: ...
 
     def sample_cameras(self, generators: Sequence[torch.Generator], step: int) -> Cameras | None:
-        """Cameras of batch shape (B, V) for one step, item b from generator b; None for a scene without views."""
+        """Cameras of batch shape (B · G, V) for one step, item b from generator b; None for a scene without views.
+
+        G groups of V views an item: a group is what the prior and the reward see together. G may change from step to
+        step and is the same for all items.
+        """
         ...
 
     def render(

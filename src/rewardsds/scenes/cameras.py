@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from rewardsds.scenes.settings import CameraSettings
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,26 @@ class Cameras:
     @property
     def batch_shape(self) -> torch.Size:
         return self.camera_to_world.shape[:-2]
+
+    def to(self, device: torch.device | str) -> Cameras:
+        return Cameras(self.camera_to_world.to(device), self.field_of_view.to(device))
+
+    def __getitem__(self, index: Any) -> Cameras:
+        """Some of the cameras; `index` is into the batch shape."""
+        return Cameras(self.camera_to_world[index], self.field_of_view[index])
+
+    def rays(self, width: int, height: int) -> tuple[Tensor, Tensor]:
+        """Origins and unit directions (..., height, width, 3) in the world, through pixel centres, top row first."""
+        half = torch.tan(0.5 * self.field_of_view)[..., None, None]
+        y, x = torch.meshgrid(
+            torch.arange(height, device=half.device), torch.arange(width, device=half.device), indexing="ij"
+        )
+        right = (2 * x + 1 - width) / height * half
+        up = (height - 2 * y - 1) / height * half
+        local = torch.stack([right, up, -torch.ones_like(right)], dim=-1)
+        directions = (self.camera_to_world[..., None, None, :3, :3] @ local[..., None]).squeeze(-1)
+        origins = self.camera_to_world[..., None, None, :3, 3].expand_as(directions)
+        return origins, torch.nn.functional.normalize(directions, dim=-1)
 
     def world_to_camera(self) -> Tensor:
         """(..., 4, 4), OpenGL axes."""
@@ -100,3 +123,81 @@ def sample_orbit_group(
     fov = torch.deg2rad(uniform(*field_of_view))
     distance = uniform(*relative_distance) / torch.tan(0.5 * fov)
     return orbit(azimuth, elevation_angle, distance, fov)
+
+
+def look_at(position: Tensor, target: Tensor, up: Tensor, field_of_view: Tensor) -> Cameras:
+    """Cameras at `position` (..., 3) that see `target` (..., 3) in the middle; `up` (..., 3) need not be exact."""
+    outward = torch.nn.functional.normalize(position - target, dim=-1)
+    right = torch.nn.functional.normalize(torch.linalg.cross(up.expand_as(outward), outward), dim=-1)
+    matrix = outward.new_zeros((*outward.shape[:-1], 4, 4))
+    matrix[..., :3, 0] = right
+    matrix[..., :3, 1] = torch.linalg.cross(outward, right)
+    matrix[..., :3, 2] = outward
+    matrix[..., :3, 3] = position
+    matrix[..., 3, 3] = 1.0
+    return Cameras(matrix, field_of_view.clone())
+
+
+def sample_single_views(
+    generator: torch.Generator,
+    views: int = 1,
+    batch: int = 1,
+    elevation: tuple[float, float] = (-10.0, 90.0),
+    field_of_view: tuple[float, float] = (40.0, 70.0),
+    relative_distance: tuple[float, float] = (0.8, 1.0),
+) -> Cameras:
+    """DreamFusion's camera sampling: each view anywhere around, by itself (arXiv 2209.14988, section 3.1).
+
+    Half of the elevations are uniform in degrees, half on the sphere's surface, as threestudio has them: views from
+    above are seen often enough, and do not crowd at the pole. Returns cameras of batch shape (batch, views).
+    """
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand((batch, views), generator=generator)
+
+    low, high = (math.radians(angle) for angle in elevation)
+    azimuth = uniform(0.0, 2 * math.pi)
+    by_angle, by_height = uniform(low, high), torch.asin(uniform(math.sin(low), math.sin(high)).clamp(-1, 1))
+    angle = torch.where(uniform(0.0, 1.0) < 0.5, by_angle, by_height)
+    fov = torch.deg2rad(uniform(*field_of_view))
+    distance = uniform(*relative_distance) / torch.tan(0.5 * fov)
+    return orbit(azimuth, angle, distance, fov)
+
+
+def jittered(
+    cameras: Cameras, generator: torch.Generator, position: float = 0.0, target: float = 0.0, up: float = 0.0
+) -> Cameras:
+    """Cameras that look at the origin, moved a little (arXiv 2209.14988, section 3.1).
+
+    position: at most this far along each axis. target, up: standard deviations of where they look, and of the upward
+    direction around +Z.
+    """
+    if position == target == up == 0:
+        return cameras
+    shape = (*cameras.batch_shape, 3)
+    moved = cameras.camera_to_world[..., :3, 3] + position * (2 * torch.rand(shape, generator=generator) - 1)
+    seen = target * torch.randn(shape, generator=generator)
+    upward = torch.tensor([0.0, 0.0, 1.0]) + up * torch.randn(shape, generator=generator)
+    return look_at(moved, seen, upward, cameras.field_of_view)
+
+
+def sample_from(trajectory: Cameras, generator: torch.Generator, views: int, batch: int) -> Cameras:
+    """(batch, views) of the cameras (T,): evenly spaced along them, from a random start."""
+    count = trajectory.batch_shape[0]
+    start = torch.randint(count, (batch, 1), generator=generator)
+    index = (start + (torch.arange(views) * count) // views) % count
+    return trajectory[index]
+
+
+def sample_cameras(
+    settings: CameraSettings, generator: torch.Generator, step: int, trajectory: Cameras | None = None
+) -> Cameras:
+    """The cameras (G, V) of a step, as the settings say. trajectory: the cameras (T,) of the settings' file."""
+    views, groups = settings.views, settings.groups_at(step)
+    if trajectory is not None:
+        return sample_from(trajectory, generator, views, groups)
+    sample = sample_orbit_group if settings.sampling == "around" else sample_single_views
+    cameras = sample(
+        generator, views, groups, settings.elevation, settings.field_of_view, settings.relative_distance
+    )
+    return jittered(cameras, generator, settings.position_jitter, settings.target_jitter, settings.up_jitter)

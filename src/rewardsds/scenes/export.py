@@ -61,10 +61,7 @@ def render_turntable(render: RenderImages, cameras: Cameras, size: int, chunk: i
     views = cameras.batch_shape[1]
     parts = []
     for start in range(0, views, chunk):
-        part = Cameras(
-            cameras.camera_to_world[:, start : start + chunk], cameras.field_of_view[:, start : start + chunk]
-        )
-        parts.append(render(part, size)[0].float().cpu())
+        parts.append(render(cameras[:, start : start + chunk], size)[0].float().cpu())
     return torch.cat(parts)
 
 

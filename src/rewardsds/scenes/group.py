@@ -39,17 +39,17 @@ class SceneGroup:
             torch.cat([one.field_of_view for one in cameras]),
         )
 
+    def _own(self, index: int, rows: int) -> slice:
+        """Where scene `index` lies among rows that are as many for each scene."""
+        each = rows // len(self.scenes)
+        return slice(index * each, (index + 1) * each)
+
     def render(
         self, cameras: Cameras | None, generators: Sequence[torch.Generator] | None = None
     ) -> Rendering:
         renderings = []
         for index, scene in enumerate(self.scenes):
-            part = slice(index, index + 1)
-            own = (
-                None
-                if cameras is None
-                else Cameras(cameras.camera_to_world[part], cameras.field_of_view[part])
-            )
+            own = None if cameras is None else cameras[self._own(index, cameras.batch_shape[0])]
             renderings.append(scene.render(own, None if generators is None else [generators[index]]))
         return Rendering(
             **{
@@ -69,10 +69,11 @@ class SceneGroup:
     def regularisation(self, rendering: Rendering) -> Tensor | None:
         terms = []
         for index, scene in enumerate(self.scenes):
+            given = {field.name: getattr(rendering, field.name) for field in fields(Rendering)}
             own = {
-                field.name: getattr(rendering, field.name)[index : index + 1]
-                for field in fields(Rendering)
-                if getattr(rendering, field.name) is not None
+                name: value[self._own(index, len(value))]
+                for name, value in given.items()
+                if value is not None
             }
             term = scene.regularisation(Rendering(**own))
             if term is not None:

@@ -17,6 +17,7 @@ from typing_extensions import Self
 from rewardsds.distillation.phrases import BAD_QUALITY, BRIDGE_SOURCE, BRIDGE_TARGET
 from rewardsds.runs.settings import RunSettings, Settings
 from rewardsds.scenes.gaussians.settings import GaussianSettings
+from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
 LONGEST_PROMPT = 2_000
 
@@ -529,9 +530,15 @@ class TextTo3DSettings(GenerationSettings):
     video_frames: int = Field(
         default=72, ge=1, le=10_000, description="Frames of the turntable, 24 a second."
     )
+    camera: CameraSettings = Field(
+        default_factory=CameraSettings, description="From where the object is seen while it is optimised."
+    )
+    background: BackgroundSettings = Field(
+        default_factory=BackgroundSettings, description="What is behind the object."
+    )
     gaussians: GaussianSettings = Field(
         default_factory=GaussianSettings,
-        description="How the Gaussians start, are seen, optimised and thinned.",
+        description="How the Gaussians start, are optimised and thinned.",
     )
 
     @property
@@ -544,7 +551,7 @@ class TextTo3DSettings(GenerationSettings):
 
     @model_validator(mode="after")
     def _check_views(self) -> Self:
-        views = self.gaussians.views
+        views = self.camera.views
         if self.rewarded_views is not None:
             if not self.rewarded_views:
                 raise ValueError("rewarded_views is empty: name at least one view, or null for all")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -17,8 +18,18 @@ from rewardsds.runs.randomness import generator
 from rewardsds.scenes.export import turntable_cameras, write_turntable, write_views
 from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.group import SceneGroup
+from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 from rewardsds.tasks.parts import load_parts
 from rewardsds.tasks.settings import TextTo3DSettings
+
+
+class Seen(TypedDict):
+    """What every backbone is told alike."""
+
+    camera: CameraSettings
+    background: BackgroundSettings
+    device: str
+
 
 PREVIEW_SIZE = 128  # pixels of each of a preview's four views
 
@@ -28,11 +39,8 @@ def build(settings: TextTo3DSettings) -> Job:
     parts = load_parts(
         settings, lambda reward: look(reward, settings), lambda prior: told_views(prior, settings)
     )
-    assert settings.backbone == "gaussians"
     seeds = settings.seeds
-    objects = [
-        GaussianScene([generator(seed, "init")], settings.gaussians, settings.device) for seed in seeds
-    ]
+    objects = make_objects(settings)
 
     def preview() -> Tensor:
         """Four sides beside each other, particles below each other, (3, B H, 4 W)."""
@@ -60,6 +68,18 @@ def build(settings: TextTo3DSettings) -> Job:
         export=export,
         notes=[*parts.notes, *unknown_views(parts.prior)],
     )
+
+
+def make_objects(settings: TextTo3DSettings) -> list[GaussianScene]:
+    """The objects of a run, one a seed, as they are before the first step. No model is loaded."""
+    return [make_object(settings, seed) for seed in settings.seeds]
+
+
+def make_object(settings: TextTo3DSettings, seed: int) -> GaussianScene:
+    seen: Seen = {"camera": settings.camera, "background": settings.background, "device": settings.device}
+    if settings.backbone == "gaussians":
+        return GaussianScene([generator(seed, "init")], settings.gaussians, **seen)
+    raise AssertionError(settings.backbone)
 
 
 def look(reward: Reward, settings: TextTo3DSettings) -> Reward:

@@ -12,15 +12,18 @@ from rewardsds.scenes.gaussians.density import PARAMETERS, limited, split_offset
 from rewardsds.scenes.gaussians.ply import read_ply
 from rewardsds.scenes.gaussians.scene import MINIMUM_GAUSSIANS, GaussianScene
 from rewardsds.scenes.gaussians.settings import GaussianSettings
+from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def make(seed: int = 0, **settings) -> GaussianScene:
-    settings = {"initial_gaussians": 200, "resolution": 32, **settings}
-    return GaussianScene([generator(seed)], GaussianSettings.model_validate(settings))
+def make(seed: int = 0, background: BackgroundSettings | None = None, **settings) -> GaussianScene:
+    own = GaussianSettings.model_validate({"initial_gaussians": 200, **settings})
+    return GaussianScene(
+        [generator(seed)], own, camera=CameraSettings(resolution=(32,)), background=background
+    )
 
 
 def images_of(rendering: Rendering) -> Tensor:
@@ -78,8 +81,6 @@ def test_starts_from_its_generator_alone():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"elevation": (30.0, 0.0)},
-        {"field_of_view": (0.0, 40.0)},
         {"max_gaussians": 10},
         {"initial_radius": 2.0},
         {"initial_opacity": 1.0},
@@ -95,7 +96,7 @@ def test_impossible_settings(wrong):
 
 
 def test_render_shapes_and_evaluation_background():
-    scene = make(evaluation_background=(0.9, 0.8, 0.7), initial_radius=0.2)
+    scene = make(background=BackgroundSettings(evaluation=(0.9, 0.8, 0.7)), initial_radius=0.2)
     rendering = scene.render(scene.sample_cameras([generator()], 0))
     assert images_of(rendering).shape == (1, 4, 3, 32, 32)
     assert rendering.alpha is not None
@@ -127,7 +128,8 @@ def test_training_backgrounds_vary_and_stay_in_range():
     assert colours.min() >= 0.35 - 0.06
     assert colours.max() <= 1.0
     assert (colours - grey[:, None]).abs().max() <= 0.12
-    fixed = make(initial_radius=0.1, initial_gaussians=10, background_augmentation=False)
+    plain = BackgroundSettings(augmentation=False)
+    fixed = make(background=plain, initial_radius=0.1, initial_gaussians=10)
     corner = images_of(fixed.render(cameras, [g]))[0, 0, :, 0, 0]
     torch.testing.assert_close(corner, torch.full((3,), 0.9))
 
@@ -143,13 +145,19 @@ def test_larger_renders_show_the_same_picture():
     assert (blocks - small).abs().max() < 0.1
 
 
-def test_cameras_must_be_of_one_item():
+def test_cameras_are_needed():
+    with pytest.raises(ValueError, match=r"\(G, V\)"):
+        make().render(None)
+
+
+def test_groups_of_views_are_rendered_as_they_are_alone():
     scene = make()
-    with pytest.raises(ValueError, match=r"\(1, V\)"):
-        scene.render(None)
     cameras = sample_orbit_group(generator(), batch=2)
-    with pytest.raises(ValueError, match=r"\(2, 4\)"):
-        scene.render(cameras)
+    together = images_of(scene.render(cameras))
+    assert together.shape == (2, 4, 3, 32, 32)
+    for group in range(2):
+        alone = images_of(scene.render(cameras[group : group + 1]))
+        torch.testing.assert_close(together[group : group + 1], alone)
 
 
 # --- optimising ---------------------------------------------------------------------------------------------
@@ -441,7 +449,8 @@ def two_coloured_ball(size: int, cameras: Cameras) -> Tensor:
 def test_gaussians_fit_a_two_coloured_ball():
     """150 steps on random views; then views that were never trained on are compared."""
     g = generator(0)
-    scene = GaussianScene([g], GaussianSettings(initial_gaussians=1500, background_augmentation=False))
+    settings = GaussianSettings(initial_gaussians=1500)
+    scene = GaussianScene([g], settings, background=BackgroundSettings(augmentation=False))
     optimizer = torch.optim.Adam(scene.parameter_groups())
     for number in range(150):
         scene.before_step(number, optimizer)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from rewardsds.scenes.base import Rendering
-from rewardsds.scenes.cameras import Cameras, sample_orbit_group
+from rewardsds.scenes.cameras import Cameras
 from rewardsds.scenes.gaussians.density import (
     PARAMETERS,
     append_gaussians,
@@ -23,7 +23,10 @@ from rewardsds.scenes.gaussians.density import (
 )
 from rewardsds.scenes.gaussians.ply import write_ply
 from rewardsds.scenes.gaussians.rasterization import rasterization
+from rewardsds.scenes.gaussians.reference import quaternion_to_matrix
 from rewardsds.scenes.gaussians.settings import GaussianSettings
+from rewardsds.scenes.object3d import Colour, Object3D
+from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
 MINIMUM_GAUSSIANS = 64  # pruning leaves at least these, the most opaque: an empty scene has no gradient
 SPLIT_SHRINK = 1.6  # a split Gaussian's halves are smaller by this factor (arXiv 2308.04079, sec. 5.2)
@@ -42,7 +45,7 @@ class Gaussians:
     colours: Tensor
 
 
-class GaussianScene:
+class GaussianScene(Object3D):
     """One object made of Gaussians. It holds exactly one item: B items are B scenes.
 
     Optimised are means (N, 3), log scales (N, 3), quaternions (N, 4) wxyz, opacity logits (N,) and colour
@@ -62,16 +65,19 @@ class GaussianScene:
         self,
         generators: Sequence[torch.Generator],
         settings: GaussianSettings | None = None,
+        *,
+        camera: CameraSettings | None = None,
+        background: BackgroundSettings | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         """generators: one CPU generator, from which the initial Gaussians are drawn."""
+        super().__init__(camera, background, device)
         if len(generators) != 1:
             raise ValueError(
                 f"a Gaussian scene holds one item and takes one generator, got {len(generators)}; "
                 "make one scene per item"
             )
         self.settings = settings or GaussianSettings()
-        self.device = torch.device(device)
         for name, value in self._initial(generators[0]).items():
             setattr(self, name, Parameter(value.to(self.device)))
         self._reset_statistics()
@@ -100,10 +106,6 @@ class GaussianScene:
         """How many Gaussians there are now."""
         return self.means.shape[0]
 
-    @property
-    def batch(self) -> int:
-        return 1
-
     def gaussians(self) -> Gaussians:
         """The Gaussians in the rasteriser's terms; carries gradient."""
         return Gaussians(
@@ -116,36 +118,25 @@ class GaussianScene:
 
     # --- seeing -----------------------------------------------------------------------------------------
 
-    def sample_cameras(self, generators: Sequence[torch.Generator], step: int) -> Cameras:
-        """Cameras (1, V) as MVDream samples them, from generators[0]."""
-        s = self.settings
-        cameras = sample_orbit_group(
-            generators[0],
-            views=s.views,
-            elevation=s.elevation,
-            field_of_view=s.field_of_view,
-            relative_distance=s.relative_distance,
-        )
-        return Cameras(cameras.camera_to_world.to(self.device), cameras.field_of_view.to(self.device))
-
     def render(
         self,
         cameras: Cameras | None,
         generators: Sequence[torch.Generator] | None = None,
         size: int | None = None,
+        background: Colour | None = None,
     ) -> Rendering:
-        """Images, alpha and expected depth (0 where nothing is) from cameras (1, V), `size` pixels square.
+        """As `Object3D.render`; depth is the expected one, 0 where nothing is.
 
-        size: the training resolution when None. In larger pictures the splats' blur grows in proportion, so
-        that they show what was trained, only with more pixels.
-        generators: when given, the background is drawn from generators[0], one colour for all views.
+        In pictures larger than the training resolution the splats' blur grows in proportion, so that they show what was
+        trained, only with more pixels. One background colour is drawn for all views of a group.
         """
-        if cameras is None or len(cameras.batch_shape) != 2 or cameras.batch_shape[0] != 1:
+        if cameras is None or len(cameras.batch_shape) != 2:
             shape = None if cameras is None else tuple(cameras.batch_shape)
-            raise ValueError(f"a Gaussian scene is rendered from cameras of batch shape (1, V), got {shape}")
-        size = size or self.settings.resolution
-        viewmats = cameras.opencv_world_to_camera()[0].to(self.device)
-        background = self._background(generators).to(self.device)
+            raise ValueError(f"a Gaussian scene is rendered from cameras of batch shape (G, V), got {shape}")
+        groups, views = cameras.batch_shape
+        size = size or self.resolution
+        viewmats = cameras.opencv_world_to_camera().flatten(0, 1).to(self.device)
+        behind = torch.stack([self.plain_background(generators, background) for _ in range(groups)])
         g = self.gaussians()
         renders, alphas, info = rasterization(
             g.means,
@@ -154,36 +145,42 @@ class GaussianScene:
             g.opacities,
             g.colours,
             viewmats,
-            cameras.intrinsics(size, size)[0].to(self.device),
+            cameras.intrinsics(size, size).flatten(0, 1).to(self.device),
             size,
             size,
-            eps2d=TRAINING_BLUR * max(1.0, size / self.settings.resolution) ** 2,
-            backgrounds=background.expand(len(viewmats), 3),
+            eps2d=TRAINING_BLUR * max(1.0, size / self.resolution) ** 2,
+            backgrounds=behind.repeat_interleave(views, dim=0),
             render_mode="RGB+ED",
         )
         if info["means2d"].requires_grad:
             self._means2d.append((info["means2d"], (info["radii"] > 0).all(-1)))
-        renders = renders.permute(0, 3, 1, 2)[None]
-        return Rendering(
-            images=renders[:, :, :3], depth=renders[:, :, 3:], alpha=alphas.permute(0, 3, 1, 2)[None]
-        )
+        renders = renders.permute(0, 3, 1, 2).unflatten(0, (groups, views))
+        alpha = alphas.permute(0, 3, 1, 2).unflatten(0, (groups, views))
+        return Rendering(images=renders[:, :, :3], depth=renders[:, :, 3:], alpha=alpha)
 
-    def render_images(self, cameras: Cameras, size: int) -> Tensor:
-        """Images (1, V, 3, size, size) clamped to [0, 1], on the evaluation background, without gradient."""
-        with torch.no_grad():
-            images = self.render(cameras, size=size).images
-        assert images is not None
-        return images.clamp(0, 1)
+    # --- its shape --------------------------------------------------------------------------------------
 
-    def _background(self, generators: Sequence[torch.Generator] | None) -> Tensor:
-        """(3,) in [0, 1]."""
-        s = self.settings
-        if generators is None or not s.background_augmentation:
-            return torch.tensor(s.evaluation_background)
-        low, high = s.background_grey
-        grey = low + (high - low) * torch.rand((), generator=generators[0])
-        tint = s.background_tint * (2 * torch.rand((3,), generator=generators[0]) - 1)
-        return (grey + tint).clamp(0, 1)
+    def density(self, points: Tensor) -> Tensor:
+        """Σ opacity · exp(−½ d²) over Gaussians, d their Mahalanobis distance (arXiv 2309.16653, section 3.2)."""
+        return self._blend(points)[0]
+
+    def colour(self, points: Tensor) -> Tensor:
+        """Mean of the Gaussians' colours, weighted by what they add to the density."""
+        return self._blend(points)[1]
+
+    @torch.no_grad()
+    def _blend(self, points: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor]:
+        """Density (M,) and colour (M, 3) at points (M, 3)."""
+        g = self.gaussians()
+        inverse = (quaternion_to_matrix(g.quats) / g.scales[:, None, :]).transpose(1, 2)  # N 3 3: S⁻¹ Rᵀ
+        densities, colours = [], []
+        for part in points.to(g.means).split(chunk):
+            delta = inverse @ (part[:, None, :] - g.means)[..., None]  # M N 3 1
+            weights = g.opacities * torch.exp(-0.5 * delta.square().sum((-1, -2)))  # M N
+            density = weights.sum(-1)
+            densities.append(density)
+            colours.append(weights @ g.colours / density.clamp(min=1e-12)[:, None])
+        return torch.cat(densities), torch.cat(colours)
 
     # --- optimising -------------------------------------------------------------------------------------
 
@@ -212,6 +209,7 @@ class GaussianScene:
 
     def before_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         """Sets the means' learning rate: exponential from its first to its final value."""
+        super().before_step(step, optimizer)
         s = self.settings
         progress = min(step / s.means_decay_steps, 1.0)
         rate = s.means_learning_rate * (s.means_final_learning_rate / s.means_learning_rate) ** progress
@@ -228,6 +226,7 @@ class GaussianScene:
         The parameters may be replaced by new ones: the optimiser's groups (found by `name`) and its moments
         follow, moments of new Gaussians start at zero. Draws come from generators[0].
         """
+        super().after_step(step, optimizer, generators)
         s = self.settings
         self._gather_gradients()
         count = step + 1  # steps done
@@ -350,7 +349,7 @@ class GaussianScene:
         with torch.no_grad():
             g = self.gaussians()
             # At the origin a picture is 2 · distance · tan(fov / 2) wide, that is 2 · relative distance.
-            relative_distance = sum(self.settings.relative_distance) / 2
-            pixel = 2 * relative_distance / self.settings.resolution
+            relative_distance = sum(self.camera.relative_distance) / 2
+            pixel = 2 * relative_distance / self.resolution
             scales = (g.scales**2 + TRAINING_BLUR * pixel**2).sqrt()
             write_ply(path, g.means, g.quats, scales, g.opacities, g.colours)

@@ -26,29 +26,6 @@ class GaussianSettings(BaseModel):
         default=0.1, ge=0, description="standard deviation of their colours (logits) around mid-grey"
     )
 
-    # How it is seen
-    resolution: int = Field(default=64, ge=8, description="height and width of training renders, pixels")
-    views: int = Field(default=4, ge=1, description="cameras of one step, evenly around the object")
-    elevation: tuple[float, float] = Field(default=(0.0, 30.0), description="range of elevations, degrees")
-    field_of_view: tuple[float, float] = Field(
-        default=(30.0, 50.0), description="range of vertical fields of view, degrees"
-    )
-    relative_distance: tuple[float, float] = Field(
-        default=(0.9, 1.1), description="range of camera distance × tan(field of view / 2)"
-    )
-    background_augmentation: bool = Field(
-        default=True, description="draw a plain background colour every training step"
-    )
-    background_grey: tuple[float, float] = Field(
-        default=(0.35, 1.0), description="range of the grey level of training backgrounds"
-    )
-    background_tint: float = Field(
-        default=0.06, ge=0, description="training backgrounds leave grey by at most this, per channel"
-    )
-    evaluation_background: tuple[float, float, float] = Field(
-        default=(0.9, 0.9, 0.9), description="background colour of every other render"
-    )
-
     # Learning rates of Adam
     means_learning_rate: float = Field(default=0.004, gt=0, description="means, at the first step")
     means_final_learning_rate: float = Field(
@@ -104,14 +81,6 @@ class GaussianSettings(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> GaussianSettings:
-        for name in ("elevation", "field_of_view", "relative_distance", "background_grey"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"{name} is a range (low, high), got ({low}, {high})")
-        if not 0 < self.field_of_view[0] <= self.field_of_view[1] < 180:
-            raise ValueError(f"field_of_view must lie between 0 and 180 degrees, got {self.field_of_view}")
-        if self.relative_distance[0] <= 0:
-            raise ValueError(f"relative_distance must be positive, got {self.relative_distance}")
         if self.max_gaussians < self.initial_gaussians:
             raise ValueError(
                 f"max_gaussians ({self.max_gaussians}) is below initial_gaussians ({self.initial_gaussians})"

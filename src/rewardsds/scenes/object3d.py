@@ -1,0 +1,121 @@
+"""What every 3D scene of one object shares: how it is looked at in training and afterwards."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardsds.scenes.base import Rendering
+from rewardsds.scenes.cameras import Cameras, sample_cameras
+from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
+from rewardsds.scenes.trajectory import read_trajectory
+
+RADIUS = 1.0  # objects lie in the ball of this radius around the origin
+Colour = tuple[float, float, float]
+
+
+class Object3D(ABC):
+    """One object: a scene of exactly one item, seen in one or more groups of V views. B items are B of them.
+
+    step: the step in progress, or the number of steps done; training resolution and schedules follow it. Set it
+    after `load_state_dict` where no step follows.
+    """
+
+    def __init__(
+        self,
+        camera: CameraSettings | None = None,
+        background: BackgroundSettings | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.camera = camera or CameraSettings()
+        self.background = background or BackgroundSettings()
+        self.device = torch.device(device)
+        self.step = 0
+        trajectory = self.camera.trajectory
+        self._trajectory = None if trajectory is None else read_trajectory(trajectory)
+
+    @property
+    def batch(self) -> int:
+        return 1
+
+    @property
+    def resolution(self) -> int:
+        """Pixels of training renders at the present step."""
+        return self.camera.resolution_at(self.step)
+
+    # --- seeing -----------------------------------------------------------------------------------------
+
+    def sample_cameras(self, generators: Sequence[torch.Generator], step: int) -> Cameras:
+        """Cameras (G, V) of a step, from generators[0]."""
+        return sample_cameras(self.camera, generators[0], step, self._trajectory).to(self.device)
+
+    @abstractmethod
+    def render(
+        self,
+        cameras: Cameras | None,
+        generators: Sequence[torch.Generator] | None = None,
+        size: int | None = None,
+        background: Colour | None = None,
+    ) -> Rendering:
+        """Images, alpha and depth from cameras (G, V), `size` pixels square; carries gradient.
+
+        size: the training resolution when None. generators: when given (training), backgrounds and sampling positions
+        are drawn from generators[0]. background: a plain colour instead of the scene's own.
+        """
+
+    def render_images(self, cameras: Cameras, size: int, background: Colour | None = None) -> Tensor:
+        """Images (G, V, 3, size, size) clamped to [0, 1], on the evaluation background, without gradient."""
+        with torch.no_grad():
+            images = self.render(cameras, size=size, background=background).images
+        assert images is not None
+        return images.clamp(0, 1)
+
+    def plain_background(
+        self, generators: Sequence[torch.Generator] | None, background: Colour | None = None
+    ) -> Tensor:
+        """A colour (3,) in [0, 1] on the scene's device: the one given, drawn in training, or the evaluation's."""
+        s = self.background
+        if background is not None:
+            return torch.tensor(background, device=self.device)
+        if generators is None or not s.augmentation:
+            return torch.tensor(s.evaluation, device=self.device)
+        low, high = s.grey
+        grey = low + (high - low) * torch.rand((), generator=generators[0])
+        tint = s.tint * (2 * torch.rand((3,), generator=generators[0]) - 1)
+        return (grey + tint).clamp(0, 1).to(self.device)
+
+    # --- its shape --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def density(self, points: Tensor) -> Tensor:
+        """(M,) of points (M, 3), without gradient: larger inside than outside, smooth, of any scale."""
+
+    @abstractmethod
+    def colour(self, points: Tensor) -> Tensor:
+        """(M, 3) in [0, 1] of points (M, 3) on the surface, without gradient."""
+
+    # --- optimising -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def parameter_groups(self) -> list[dict[str, Any]]: ...
+
+    def regularisation(self, rendering: Rendering) -> Tensor | None:
+        return None
+
+    def before_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        self.step = step
+
+    def after_step(
+        self, step: int, optimizer: torch.optim.Optimizer, generators: Sequence[torch.Generator]
+    ) -> None:
+        self.step = step + 1
+
+    @abstractmethod
+    def state_dict(self) -> Mapping[str, Tensor]: ...
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...

@@ -1,0 +1,113 @@
+"""Settings of how a 3D scene is seen while it is optimised. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class CameraSettings(BaseModel):
+    """The cameras of a step, and the size of their pictures.
+
+    A step renders `groups` × `views` pictures. Views of a group are asked about together (MVDream's four); groups
+    draw timesteps, noises and candidates of their own. An object is expected inside a ball of radius 0.9.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sampling: Literal["around", "single"] = Field(
+        default="around",
+        description="around: a group's views stand evenly around the object, at one height, as MVDream's; single: each "
+        "view is drawn by itself, as DreamFusion's.",
+    )
+    trajectory: Path | None = Field(
+        default=None,
+        description="File of cameras to draw from instead (transforms.json as of NeRF and nerfstudio, or nerfstudio's "
+        "camera_path.json): a group takes evenly spaced ones from a random start.",
+    )
+    views: int = Field(default=4, ge=1, le=64, description="Views of a group.")
+    groups: tuple[int, ...] = Field(default=(1,), description="Groups of a step, one number a milestone.")
+    resolution: tuple[int, ...] = Field(
+        default=(64,), description="Height and width of training renders, pixels, one number a milestone."
+    )
+    milestones: tuple[int, ...] = Field(
+        default=(), description="Steps from which the next number of groups and resolution counts."
+    )
+    elevation: tuple[float, float] = Field(default=(0.0, 30.0), description="Range of elevations, degrees.")
+    field_of_view: tuple[float, float] = Field(
+        default=(30.0, 50.0), description="Range of vertical fields of view, degrees."
+    )
+    relative_distance: tuple[float, float] = Field(
+        default=(0.9, 1.1), description="Range of camera distance × tan(field of view / 2)."
+    )
+    position_jitter: float = Field(
+        default=0.0, ge=0, description="Cameras leave their place by at most this, world units an axis."
+    )
+    target_jitter: float = Field(
+        default=0.0, ge=0, description="Standard deviation of the point that they look at, world units."
+    )
+    up_jitter: float = Field(
+        default=0.0, ge=0, description="Standard deviation of their upward direction, as a tangent."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> CameraSettings:
+        for name in ("elevation", "field_of_view", "relative_distance"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} is a range (low, high), got ({low}, {high})")
+        if not 0 < self.field_of_view[0] <= self.field_of_view[1] < 180:
+            raise ValueError(f"field_of_view must lie between 0 and 180 degrees, got {self.field_of_view}")
+        if not -90 <= self.elevation[0] <= self.elevation[1] <= 90:
+            raise ValueError(f"elevation must lie between -90 and 90 degrees, got {self.elevation}")
+        if self.relative_distance[0] <= 0:
+            raise ValueError(f"relative_distance must be positive, got {self.relative_distance}")
+        if list(self.milestones) != sorted(set(self.milestones)) or any(step < 1 for step in self.milestones):
+            raise ValueError(f"milestones must be rising steps above 0, got {self.milestones}")
+        for name, low, high in (("groups", 1, 64), ("resolution", 8, 2048)):
+            values = getattr(self, name)
+            if len(values) not in (1, len(self.milestones) + 1):
+                raise ValueError(
+                    f"{name} has {len(values)} values: expected one, or {len(self.milestones) + 1} with the milestones "
+                    f"{self.milestones}"
+                )
+            if not all(low <= value <= high for value in values):
+                raise ValueError(f"{name} must lie between {low} and {high}, got {values}")
+        return self
+
+    def groups_at(self, step: int) -> int:
+        return self.groups[min(bisect_right(self.milestones, step), len(self.groups) - 1)]
+
+    def resolution_at(self, step: int) -> int:
+        return self.resolution[min(bisect_right(self.milestones, step), len(self.resolution) - 1)]
+
+
+class BackgroundSettings(BaseModel):
+    """What is behind an object, where its scene has no background of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    augmentation: bool = Field(
+        default=True, description="Draw a plain background colour every training step."
+    )
+    grey: tuple[float, float] = Field(
+        default=(0.35, 1.0), description="Range of the grey level of training backgrounds."
+    )
+    tint: float = Field(
+        default=0.06, ge=0, description="Training backgrounds leave grey by at most this, per channel."
+    )
+    evaluation: tuple[float, float, float] = Field(
+        default=(0.9, 0.9, 0.9), description="Background colour of every other render."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> BackgroundSettings:
+        low, high = self.grey
+        if low > high:
+            raise ValueError(f"grey is a range (low, high), got ({low}, {high})")
+        if not all(0 <= value <= 1 for value in self.evaluation):
+            raise ValueError(f"evaluation is a colour of three numbers from 0 to 1, got {self.evaluation}")
+        return self

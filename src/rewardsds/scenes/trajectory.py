@@ -1,0 +1,71 @@
+"""Cameras from a file: NeRF's and nerfstudio's transforms.json, and nerfstudio's camera_path.json."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rewardsds.scenes.cameras import Cameras
+
+
+def read_trajectory(path: Path) -> Cameras:
+    """The cameras (T,) of a file, in its order; poses are camera-to-world with OpenGL axes, as everywhere here.
+
+    Of transforms.json: `frames` with `transform_matrix`, and `camera_angle_x` or `camera_angle_y` (radians) or `fl_y`
+    and `h`, of each frame or of all. Of camera_path.json: `camera_path` with `camera_to_world` and `fov` (degrees,
+    vertical). Raises ValueError, in one line, where the file holds no cameras.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"no file of cameras {path}") from None
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(f"the cameras in {path} cannot be read: {reason}") from None
+    frames = content.get("frames", content.get("camera_path")) if isinstance(content, dict) else None
+    if not isinstance(frames, list) or not frames:
+        raise ValueError(
+            f"{path} holds no cameras: expected `frames` (transforms.json) or `camera_path` (nerfstudio's)"
+        )
+    poses, angles = [], []
+    for index, frame in enumerate(frames):
+        try:
+            poses.append(_pose(frame))
+            angles.append(_field_of_view({**content, **frame}))
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"camera {index} in {path} cannot be used: {reason}") from None
+    return Cameras(torch.stack(poses), torch.tensor(angles))
+
+
+def _pose(frame: Mapping[str, Any]) -> torch.Tensor:
+    values = frame["transform_matrix"] if "transform_matrix" in frame else frame["camera_to_world"]
+    pose = torch.tensor(values, dtype=torch.float32).reshape(-1, 4)
+    if pose.shape[0] == 3:
+        pose = torch.cat([pose, torch.tensor([[0.0, 0.0, 0.0, 1.0]])])
+    if pose.shape != (4, 4) or not pose.isfinite().all():
+        raise ValueError("its pose is no finite 4 × 4 matrix")
+    rotation = pose[:3, :3]
+    if not torch.allclose(rotation @ rotation.T, torch.eye(3), atol=1e-3) or torch.linalg.det(rotation) < 0:
+        raise ValueError("its pose is no rotation and translation")
+    return pose
+
+
+def _field_of_view(values: Mapping[str, Any]) -> float:
+    """Vertical field of view in radians."""
+    if "fl_y" in values and "h" in values:
+        angle = 2 * math.atan(0.5 * float(values["h"]) / float(values["fl_y"]))
+    elif "camera_angle_y" in values:
+        angle = float(values["camera_angle_y"])
+    elif "fov" in values:
+        angle = math.radians(float(values["fov"]))
+    else:
+        angle = float(values["camera_angle_x"])  # pictures are square here
+    if not 0 < angle < math.pi:
+        raise ValueError(f"its field of view is {math.degrees(angle):.1f} degrees")
+    return angle
