@@ -1,12 +1,24 @@
 """The convention that every part relies on, told with pictures and hand-computed numbers."""
 
+import json
 import math
 
 import pytest
 import torch
+from pydantic import ValidationError
 
-from rewardsds.scenes.cameras import Cameras, orbit, sample_orbit_group
+from rewardsds.scenes.cameras import (
+    Cameras,
+    jittered,
+    look_at,
+    orbit,
+    sample_cameras,
+    sample_orbit_group,
+    sample_single_views,
+)
 from rewardsds.scenes.gaussians.reference import rasterization
+from rewardsds.scenes.settings import CameraSettings
+from rewardsds.scenes.trajectory import read_trajectory
 
 DEGREE = math.pi / 180
 
@@ -109,3 +121,184 @@ def test_same_generator_same_cameras():
     a = sample_orbit_group(torch.Generator().manual_seed(5))
     b = sample_orbit_group(torch.Generator().manual_seed(5))
     assert torch.equal(a.camera_to_world, b.camera_to_world)
+
+
+# --- other ways to draw them --------------------------------------------------------------------------------
+
+
+def angles(cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Azimuth and elevation in degrees, and distance × tan(field of view / 2)."""
+    positions = cameras.camera_to_world[..., :3, 3]
+    distance = positions.norm(dim=-1)
+    azimuth = torch.atan2(positions[..., 1], positions[..., 0]) / DEGREE
+    return (
+        azimuth,
+        torch.asin(positions[..., 2] / distance) / DEGREE,
+        distance * torch.tan(cameras.field_of_view / 2),
+    )
+
+
+def test_single_views_are_drawn_one_by_one():
+    cameras = sample_single_views(torch.Generator().manual_seed(0), views=4, batch=2000)
+    azimuth, elevation, relative = angles(cameras)
+    assert cameras.batch_shape == (2000, 4)
+    assert -180 <= azimuth.min() < -170
+    assert 170 < azimuth.max() <= 180
+    assert elevation.min() >= -10.001
+    assert elevation.max() <= 90.001
+    assert 0.8 - 1e-3 <= relative.min() < relative.max() <= 1.0 + 1e-3
+    # half uniform from −10° to 90°, half on the sphere: 0.4 of the one lies below 30°, of the other by height
+    on_sphere = (0.5 + math.sin(10 * DEGREE)) / (1 + math.sin(10 * DEGREE))
+    assert (elevation < 30).float().mean().item() == pytest.approx(0.5 * 0.4 + 0.5 * on_sphere, abs=0.02)
+    differences = torch.remainder(azimuth[:, 1] - azimuth[:, 0], 360)
+    assert differences.std() > 90  # views of a group know nothing of each other
+
+
+def test_look_at_sees_the_target_in_the_middle_and_upright():
+    position = torch.tensor([[2.0, 1.0, 3.0], [0.5, -2.0, 0.2]])
+    target = torch.tensor([[0.1, 0.2, -0.1], [0.0, 0.3, 0.0]])
+    cameras = look_at(position, target, torch.tensor([0.0, 0.0, 1.0]), torch.full((2,), 0.7))
+    homogeneous = torch.cat([target, torch.ones(2, 1)], -1)
+    seen = (cameras.world_to_camera() @ homogeneous[..., None]).squeeze(-1)
+    torch.testing.assert_close(seen[:, :2], torch.zeros(2, 2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen[:, 2], -(position - target).norm(dim=-1))
+    assert (cameras.camera_to_world[:, 2, 1] > 0).all()  # up in the picture is up in the world
+    assert (cameras.camera_to_world[:, 2, 0].abs() < 1e-6).all()  # and the horizon is level
+
+
+def test_look_at_and_orbit_agree():
+    cameras = camera(70, elevation=20)
+    again = look_at(
+        cameras.camera_to_world[:, :3, 3],
+        torch.zeros(1, 3),
+        torch.tensor([0.0, 0.0, 1.0]),
+        cameras.field_of_view,
+    )
+    torch.testing.assert_close(cameras.camera_to_world, again.camera_to_world, atol=1e-6, rtol=0)
+
+
+def test_jitter_moves_cameras_as_far_as_it_says():
+    g = torch.Generator().manual_seed(3)
+    cameras = sample_orbit_group(g, batch=500)
+    assert jittered(cameras, g) is cameras
+    moved = jittered(cameras, g, position=0.1)
+    shift = moved.camera_to_world[..., :3, 3] - cameras.camera_to_world[..., :3, 3]
+    assert 0.09 < shift.abs().max() <= 0.1 + 1e-5
+    turned = jittered(cameras, g, target=0.2)
+    assert torch.equal(turned.camera_to_world[..., :3, 3], cameras.camera_to_world[..., :3, 3])
+    forward = -turned.camera_to_world[..., :3, 2]
+    distance = turned.camera_to_world[..., :3, 3].norm(dim=-1)
+    missed = torch.linalg.cross(-turned.camera_to_world[..., :3, 3] / distance[..., None], forward).norm(
+        dim=-1
+    )
+    # two of three normal components of the target lie across the line of sight
+    assert (missed * distance).square().mean().sqrt().item() == pytest.approx(0.2 * math.sqrt(2), rel=0.1)
+    rolled = jittered(cameras, g, up=0.02)
+    roll = torch.asin(rolled.camera_to_world[..., 2, 0]) / DEGREE
+    assert 0.3 < roll.std() < 3
+
+
+def test_rays_go_through_the_pixels_that_points_fall_on():
+    cameras = look_at(
+        torch.tensor([[[2.0, 1.0, 1.5]]]),
+        torch.zeros(1, 1, 3),
+        torch.tensor([0.0, 0.0, 1.0]),
+        torch.full((1, 1), 0.8),
+    )
+    origins, directions = cameras.rays(10, 6)
+    assert origins.shape == directions.shape == (1, 1, 6, 10, 3)
+    torch.testing.assert_close(directions.norm(dim=-1), torch.ones(1, 1, 6, 10))
+    point = (origins + 2.5 * directions)[0, 0, 4, 7]
+    x, y, z, _ = cameras.opencv_world_to_camera()[0, 0] @ torch.cat([point, torch.ones(1)])
+    K = cameras.intrinsics(10, 6)[0, 0]
+    assert (K[0, 0] * x / z + K[0, 2]).item() == pytest.approx(7.5, abs=1e-4)
+    assert (K[1, 1] * y / z + K[1, 2]).item() == pytest.approx(4.5, abs=1e-4)
+
+
+def test_milestones_change_groups_and_resolution():
+    settings = CameraSettings(groups=(2, 1), resolution=(64, 256), milestones=(5000,))
+    g = torch.Generator().manual_seed(0)
+    assert [settings.resolution_at(step) for step in (0, 4999, 5000, 9000)] == [64, 64, 256, 256]
+    assert sample_cameras(settings, g, 4999).batch_shape == (2, 4)
+    assert sample_cameras(settings, g, 5000).batch_shape == (1, 4)
+    fixed = CameraSettings(resolution=(32,), milestones=(10,))
+    assert fixed.resolution_at(20) == 32
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"elevation": (30.0, 0.0)},
+        {"elevation": (0.0, 91.0)},
+        {"field_of_view": (0.0, 40.0)},
+        {"relative_distance": (0.0, 1.0)},
+        {"milestones": (20, 10)},
+        {"groups": (1, 2)},
+        {"groups": (0,)},
+        {"resolution": (64, 128, 256), "milestones": (5,)},
+        {"resolution": (4,)},
+    ],
+)
+def test_impossible_cameras(wrong):
+    with pytest.raises(ValidationError):
+        CameraSettings(**wrong)
+
+
+# --- cameras from a file ------------------------------------------------------------------------------------
+
+
+def test_nerf_transforms_are_read(tmp_path):
+    poses = orbit(
+        torch.arange(3) * 0.7, torch.tensor(0.2), torch.tensor(2.0), torch.tensor(0.6)
+    ).camera_to_world
+    file = tmp_path / "transforms.json"
+    frames = [{"file_path": f"{i}.png", "transform_matrix": pose.tolist()} for i, pose in enumerate(poses)]
+    frames[2].update(fl_y=100.0, h=80)
+    file.write_text(json.dumps({"camera_angle_x": 0.6, "frames": frames}))
+    cameras = read_trajectory(file)
+    torch.testing.assert_close(cameras.camera_to_world, poses)
+    assert cameras.field_of_view.tolist() == pytest.approx([0.6, 0.6, 2 * math.atan(0.4)])
+
+
+def test_nerfstudio_paths_are_read(tmp_path):
+    pose = camera(40).camera_to_world[0]
+    file = tmp_path / "camera_path.json"
+    path = [{"camera_to_world": pose.flatten().tolist(), "fov": 50.0, "aspect": 1.0}]
+    file.write_text(json.dumps({"camera_path": path, "fps": 24}))
+    cameras = read_trajectory(file)
+    torch.testing.assert_close(cameras.camera_to_world[0], pose)
+    assert cameras.field_of_view.item() == pytest.approx(50 * DEGREE)
+
+
+def test_groups_are_taken_evenly_from_a_trajectory():
+    file = orbit(torch.arange(12) * (math.pi / 6), torch.tensor(0.0), torch.tensor(2.0), torch.tensor(0.6))
+    g = torch.Generator().manual_seed(0)
+    cameras = sample_cameras(CameraSettings(groups=(30,)), g, 0, file)
+    azimuth, _, _ = angles(cameras)
+    turn = torch.remainder(azimuth[:, 1:] - azimuth[:, :-1], 360)
+    torch.testing.assert_close(turn, torch.full_like(turn, 90.0), atol=1e-3, rtol=0)
+    assert len(azimuth[:, 0].round().unique()) > 8
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "no file of cameras"),
+        ("{", "cannot be read"),
+        ("[]", "holds no cameras"),
+        ('{"frames": []}', "holds no cameras"),
+        ('{"frames": [{"transform_matrix": [[1, 2], [3, 4]]}]}', "camera 0"),
+        ('{"frames": [{"file_path": "a"}], "camera_angle_x": 0.6}', "'camera_to_world' is missing"),
+        (
+            '{"frames": [{"transform_matrix": [[2,0,0,0],[0,2,0,0],[0,0,2,0],[0,0,0,1]]}], "camera_angle_x": 0.6}',
+            "no rotation",
+        ),
+        ('{"frames": [{"transform_matrix": [[1,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]}]}', "camera_angle_x"),
+    ],
+)
+def test_files_without_cameras_are_told(tmp_path, content, told):
+    file = tmp_path / "cameras.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ValueError, match=told):
+        read_trajectory(file)
