@@ -17,11 +17,12 @@ from rewardsds.distillation.losses import (
     Bridge,
     Loss,
     Recon,
+    Refine,
     TwoStageBridge,
     WithRewardGradient,
 )
 from rewardsds.distillation.noising import Interval, Inversion, invert, noise_levels
-from rewardsds.distillation.weighting import BestWorst
+from rewardsds.distillation.weighting import BestWorst, Uniform
 from rewardsds.priors.base import Prediction
 
 
@@ -300,3 +301,35 @@ def test_every_loss_takes_weights_and_leads_to_the_prompt(loss: Loss):
         optimizer.step()
     assert guidance.record.rewards is not None
     assert latents.detach().mean().item() < -0.3
+
+
+def guided_gradient(loss: Loss, **options) -> torch.Tensor:
+    latents = torch.randn((2, 3, 4, 4), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    latents.requires_grad_()
+    guidance = RewardSDS(two_colours(size=4), loss=loss, candidates=1, weighting=Uniform(), seed=3, **options)
+    guidance(latents=latents, prompt=["dark", "light"]).backward()
+    assert latents.grad is not None
+    return latents.grad
+
+
+def test_refinement_of_one_step_is_reconstruction():
+    """The preview after one step is x̂0 of the prediction itself."""
+    refined = guided_gradient(Refine(), rollout_steps=1, rollout_guidance_scale=4.0)
+    torch.testing.assert_close(refined, guided_gradient(Recon(4.0, rescale=0.0)))
+
+
+def test_refinement_follows_the_previews_of_several_steps():
+    """Its target is what a step keeps as preview, here that of one candidate without a reward."""
+    prior = two_colours(size=4)
+    latents = torch.zeros((1, 3, 4, 4), dtype=torch.float64, requires_grad=True)
+    guidance = RewardSDS(
+        prior, loss=Refine(), candidates=1, weighting=Uniform(), rollout_steps=6, rollout_guidance_scale=1.0
+    )
+    guidance(latents=latents, prompt="dark", previews=True).backward()
+    assert latents.grad is not None
+    assert guidance.record.previews is not None
+    target = (latents - latents.grad).detach()
+    torch.testing.assert_close(
+        prior.decode(target[None, None])[0, 0], guidance.record.previews[0, 0, 0][None]
+    )
+    assert guidance.record.network_evaluations == 6

@@ -40,6 +40,7 @@ class Candidates:
     timesteps: (B,) long.
     alpha, sigma: (B, 1, 1, 1, 1) √ᾱ_t and √(1 − ᾱ_t).
     prediction: ε̂ at (z_t, t), made in one network call.
+    preview: (N, B, V, D, h, w) clean latents at the end of the rollout, where there was one.
     """
 
     prior: Prior
@@ -51,6 +52,7 @@ class Candidates:
     sigma: Tensor
     prediction: Prediction
     condition: Condition
+    preview: Tensor | None = None
 
     def predicted_clean(self, guidance_scale: float) -> Tensor:
         """x̂0 of the prediction, (N, B, V, D, h, w)."""
@@ -71,6 +73,7 @@ class Candidates:
             prediction=Prediction(
                 take(self.prediction.conditional), None if unconditional is None else take(unconditional)
             ),
+            preview=None if self.preview is None else take(self.preview),
         )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -95,7 +95,8 @@ def distil(
         drawn = draw_noise(clean, settings.candidates, generators, settings.noise)
 
         # The only call at t: its branches serve rollout and loss, each with its own guidance scale.
-        rolled = reward is not None or previews
+        looked_at = reward is not None or previews
+        rolled = looked_at or settings.loss.needs_preview
         unconditional = settings.loss.needs_unconditional or (
             rolled and settings.rollout_guidance_scale != 1.0
         )
@@ -107,9 +108,11 @@ def distil(
         pictures = rewards = None
         if rolled:
             with stopwatch("rollout"):
-                final = rollout(prior, candidates, settings.rollout_steps, settings.rollout_guidance_scale)
+                preview = rollout(prior, candidates, settings.rollout_steps, settings.rollout_guidance_scale)
+                candidates = replace(candidates, preview=preview)
+        if looked_at and candidates.preview is not None:
             with stopwatch("decode"):
-                pictures = prior.decode(final)
+                pictures = prior.decode(candidates.preview)
         if reward is None or pictures is None:
             weights = clean.new_full((settings.candidates, len(clean)), 1.0 / settings.candidates)
         else:

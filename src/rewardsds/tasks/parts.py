@@ -19,6 +19,7 @@ from rewardsds.distillation.losses import (
     Bridge,
     Loss,
     Recon,
+    Refine,
     TwoStageBridge,
     WithRewardGradient,
 )
@@ -227,6 +228,8 @@ def _base_loss(settings: GenerationSettings, prior: LatentPrior) -> Loss:
         return CSD(scale)
     if settings.loss == "nfsd":
         return NFSD(scale, known_list(settings.nfsd.bad_quality, prior), settings.nfsd.small)
+    if settings.loss == "refine":
+        return Refine()
     inversion = settings.inversion
     if settings.loss == "ism":
         return ISM(scale, Interval(inversion.interval, inversion.stride, inversion.eta))

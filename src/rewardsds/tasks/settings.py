@@ -22,9 +22,9 @@ from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 LONGEST_PROMPT = 2_000
 
 WeightingName = Literal["none", "random", "softmax", "best", "best-worst", "rank", "advantage"]
-LossName = Literal["sds", "recon", "vsd", "bridge", "csd", "nfsd", "ism", "sdi"]
+LossName = Literal["sds", "recon", "vsd", "bridge", "csd", "nfsd", "ism", "sdi", "refine"]
 
-GUIDANCE_SCALES: dict[LossName | Literal["dds"], tuple[float, float]] = {
+GUIDANCE_SCALES: dict[str, tuple[float, float]] = {
     "sds": (3.0, 100.0),
     "recon": (3.0, 50.0),
     "vsd": (3.0, 7.5),
@@ -35,7 +35,7 @@ GUIDANCE_SCALES: dict[LossName | Literal["dds"], tuple[float, float]] = {
     "sdi": (3.0, 7.5),
     "dds": (3.0, 7.5),
 }
-"""Guidance scales of the losses, where none is given: on the toybox, and in their papers."""
+"""Guidance scales of the losses, where none is given: on the toybox, and in their papers. refine has the previews'."""
 LATENT_STARTS: dict[LossName, tuple[float, float]] = {
     "sds": (0.05, 1.0),
     "recon": (0.05, 1.0),
@@ -45,6 +45,7 @@ LATENT_STARTS: dict[LossName, tuple[float, float]] = {
     "nfsd": (0.02, 0.0),
     "ism": (0.02, 0.0),
     "sdi": (0.02, 0.0),
+    "refine": (0.02, 0.0),
 }
 """Learning rate and initial deviation of a latent, where none is given.
 
@@ -362,6 +363,8 @@ class DistillationSettings(RunSettings):
 
     @property
     def resolved_guidance_scale(self) -> float:
+        if self.loss_name == "refine":
+            return self.resolved_rollout_guidance_scale
         if self.guidance_scale is not None:
             return self.guidance_scale
         return GUIDANCE_SCALES[self.loss_name][0 if self.prior == "toybox" else 1]
@@ -403,7 +406,7 @@ class GenerationSettings(DistillationSettings):
     loss: LossName = Field(
         default="sds",
         description="What is distilled: sds, recon (MVDream's), vsd (a trained estimator in place of the noise), "
-        "bridge, csd, nfsd, ism or sdi. Each goes with every weighting.",
+        "bridge, csd, nfsd, ism, sdi or refine (towards the previews themselves). Each goes with every weighting.",
     )
     guidance_rescale: float = Field(
         default=0.5,
@@ -424,6 +427,16 @@ class GenerationSettings(DistillationSettings):
         description="Results that are made at the same time, from seeds seed, seed + 1, …; with the loss vsd they "
         "share one estimator.",
     )
+
+    @model_validator(mode="after")
+    def _check_guidance(self) -> Self:
+        given = self.guidance_scale
+        if self.loss == "refine" and given not in (None, self.resolved_rollout_guidance_scale):
+            raise ValueError(
+                f"guidance_scale is {given}, but the loss refine follows the previews, which have "
+                f"rollout_guidance_scale ({self.resolved_rollout_guidance_scale}): give that one"
+            )
+        return self
 
     @property
     def loss_name(self) -> LossName:

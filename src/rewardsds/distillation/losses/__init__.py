@@ -7,6 +7,7 @@ from rewardsds.distillation.losses.dds import DDS
 from rewardsds.distillation.losses.ism import ISM
 from rewardsds.distillation.losses.nfsd import NFSD
 from rewardsds.distillation.losses.recon import Recon
+from rewardsds.distillation.losses.refine import Refine
 from rewardsds.distillation.losses.reward_gradient import WithRewardGradient
 from rewardsds.distillation.losses.sdi import SDI
 from rewardsds.distillation.losses.sds import SDS
@@ -23,6 +24,7 @@ __all__ = [
     "Bridge",
     "Loss",
     "Recon",
+    "Refine",
     "TwoStageBridge",
     "WithRewardGradient",
 ]

@@ -26,6 +26,11 @@ class Loss:
         return True
 
     @property
+    def needs_preview(self) -> bool:
+        """Whether the residual reads the candidates' previews."""
+        return False
+
+    @property
     def noising(self) -> Noising:
         """How latents become candidates: by adding noise, unless a loss inverts."""
         return ADD_NOISE

@@ -35,6 +35,10 @@ class WithRewardGradient(Loss):
         return self.base.needs_unconditional or self.preview_guidance_scale != 1.0
 
     @property
+    def needs_preview(self) -> bool:
+        return self.base.needs_preview
+
+    @property
     def noising(self) -> Noising:
         return self.base.noising
 
