@@ -9,6 +9,7 @@ from rewardsds.scenes.export import (
     save_png,
     turntable_cameras,
     write_contact_sheet,
+    write_gif,
     write_turntable,
     write_video,
     write_views,
@@ -126,3 +127,21 @@ def test_failing_render_leaves_no_video(tmp_path):
     with pytest.raises(RuntimeError, match="no more"):
         write_video(Broken(), tmp_path / "v.mp4")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_gif_has_the_colours_and_the_time(tmp_path):
+    colours = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.8, 0.2], [0.2, 0.2, 0.9]]).repeat(8, 1)
+    write_gif(colours[:, :, None, None].expand(24, 3, 16, 16), tmp_path / "a.gif", fps=24)
+    with Image.open(tmp_path / "a.gif") as animation:
+        total, shown = 0, []
+        for index in range(animation.n_frames):  # pyright: ignore[reportAttributeAccessIssue]
+            animation.seek(index)
+            total += animation.info["duration"]
+            shown.append(np.asarray(animation.convert("RGB"))[8, 8] / 255)
+    assert total == 1000
+    np.testing.assert_allclose(shown, colours.numpy(), atol=0.03)
+
+
+def test_gif_needs_a_frame(tmp_path):
+    with pytest.raises(ValueError, match="at least one frame"):
+        write_gif(torch.zeros(0, 3, 8, 8), tmp_path / "a.gif")

@@ -73,6 +73,8 @@ class Job:
     seeds: B seeds, one an item; an item of a batch draws what a run with its seed alone draws.
     preview: what the scene looks like now, (3, H, W) in [0, 1].
     export: writes the result files into a folder and returns their names, the one to show first.
+    begin: brings the scene to where a new run starts, where that is more than its making; not called for a run that
+        goes on from a checkpoint.
     remarks: what the user may like to know before the run begins.
     notes: what the user should be warned of before it begins.
     """
@@ -83,6 +85,7 @@ class Job:
     seeds: Sequence[int]
     preview: Callable[[], Tensor]
     export: Callable[[Path], Sequence[str]]
+    begin: Callable[[], None] = lambda: None
     remarks: Sequence[str] = ()
     notes: Sequence[str] = ()
 
@@ -114,6 +117,7 @@ def start(
     assert settings.out is not None
     with claimed(settings.out, force=force) as folder:
         job = build(settings)
+        _begin(settings, job)
         with _write_errors(folder):
             folder.begin(settings)
         return _run(folder, settings, job, console, None)
@@ -142,6 +146,8 @@ def resume(
         settings = settings.model_copy(update={"out": folder.path}).resolved()
         found = find_checkpoint(folder, console)
         job = build(settings)
+        if found is None:
+            _begin(settings, job)
         with _write_errors(folder):
             atomic.remove_partial_files(folder.path)
             for path in (folder.checkpoints, folder.previews):
@@ -150,7 +156,15 @@ def resume(
         return _run(folder, settings, job, console, found)
 
 
-def find_checkpoint(folder: RunFolder, console: Console) -> checkpoint.Checkpoint | None:
+def _begin(settings: RunSettings, job: Job) -> None:
+    assert settings.threads is not None
+    with deterministic(settings.threads, settings.device):
+        job.begin()
+
+
+def find_checkpoint(
+    folder: RunFolder, console: Console, purpose: str = "continuing"
+) -> checkpoint.Checkpoint | None:
     """The newest checkpoint that is whole; None if the run was stopped before its first one.
 
     Raises CheckpointError if there are checkpoints and all of them are damaged.
@@ -162,7 +176,7 @@ def find_checkpoint(folder: RunFolder, console: Console) -> checkpoint.Checkpoin
         except CheckpointError as error:
             say(console, f"warning: {error}; trying the one before")
             continue
-        say(console, f"continuing {folder.path} after step {found.steps_done}")
+        say(console, f"{purpose} {folder.path} after step {found.steps_done}")
         return found
     if paths:
         raise CheckpointError(

@@ -103,6 +103,25 @@ def write_video(images: Tensor, path: str | os.PathLike[str], fps: int = 24) -> 
         container.mux(stream.encode())
 
 
+def write_gif(images: Tensor, path: str | os.PathLike[str], fps: int = 24) -> None:
+    """Write frames (T, 3, H, W) in [0, 1] as an animation that repeats; a GIF counts time in hundredths of a second."""
+    if len(images) == 0:
+        raise ValueError("an animation needs at least one frame, got none")
+    frames = [Image.fromarray(to_bytes(image)) for image in images]
+    # one palette for all frames, so that colours do not flicker
+    small = [np.asarray(frame.resize((64, 64), Image.Resampling.NEAREST)) for frame in frames]
+    sample = Image.fromarray(np.concatenate(small))
+    palette = sample.quantize(255, method=Image.Quantize.MEDIANCUT)
+    indexed = [frame.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for frame in frames]
+    # rounded ends, not rounded lengths: a long turn takes as long as it should
+    ends = [round(100 * (index + 1) / fps) for index in range(len(frames))]
+    lengths = [10 * max(1, end - start) for start, end in zip([0, *ends], ends)]
+    with atomic_path(path) as temporary:
+        indexed[0].save(
+            temporary, format="GIF", save_all=True, append_images=indexed[1:], duration=lengths, loop=0
+        )
+
+
 def write_contact_sheet(
     images: Tensor | Sequence[Tensor],
     path: str | os.PathLike[str],

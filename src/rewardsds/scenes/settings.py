@@ -111,3 +111,40 @@ class BackgroundSettings(BaseModel):
         if not all(0 <= value <= 1 for value in self.evaluation):
             raise ValueError(f"evaluation is a colour of three numbers from 0 to 1, got {self.evaluation}")
         return self
+
+
+class TurntableSettings(BaseModel):
+    """Pictures around a finished object: videos, animations and sheets of views."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(
+        default=512, ge=16, le=4096, multiple_of=2, description="Width and height of a picture, pixels."
+    )
+    seconds: float = Field(default=3.0, gt=0, le=600, description="Length of a turn (mp4, gif).")
+    fps: int = Field(default=24, ge=1, le=120, description="Pictures a second (mp4, gif).")
+    views: int = Field(default=8, ge=1, le=64, description="Views of a sheet (png).")
+    elevation: float = Field(
+        default=15.0, ge=-89, le=89, description="Height of the camera over the horizon, degrees."
+    )
+    azimuth: float = Field(default=0.0, description="Where the turn begins, degrees; 0 is the front.")
+    field_of_view: float = Field(default=40.0, ge=1, le=120, description="Vertical, degrees.")
+    relative_distance: float = Field(
+        default=1.0,
+        gt=0,
+        le=10,
+        description="Camera distance × tan(field of view / 2): larger is farther away.",
+    )
+    background: tuple[float, float, float] | None = Field(
+        default=None, description="Colour behind the object, 0 to 1 a channel. null: the run's."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> TurntableSettings:
+        if self.background is not None and not all(0 <= value <= 1 for value in self.background):
+            raise ValueError(f"background is a colour of three numbers from 0 to 1, got {self.background}")
+        return self
+
+    @property
+    def frames(self) -> int:
+        return max(1, round(self.seconds * self.fps))

@@ -15,9 +15,11 @@ from rewardsds.rewards.base import Reward
 from rewardsds.rewards.views import OverViews
 from rewardsds.runs.loop import Job
 from rewardsds.runs.randomness import generator
+from rewardsds.scenes.base import Scene
 from rewardsds.scenes.export import turntable_cameras, write_turntable, write_views
 from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.group import SceneGroup
+from rewardsds.scenes.object3d import Object3D
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 from rewardsds.tasks.parts import load_parts
 from rewardsds.tasks.settings import TextTo3DSettings
@@ -60,7 +62,7 @@ def build(settings: TextTo3DSettings) -> Job:
         return names
 
     return Job(
-        scene=objects[0] if len(objects) == 1 else SceneGroup(objects),
+        scene=as_scene(objects),
         guidance=parts.guidance,
         prompts=parts.texts * len(seeds),
         seeds=seeds,
@@ -80,6 +82,11 @@ def make_object(settings: TextTo3DSettings, seed: int) -> GaussianScene:
     if settings.backbone == "gaussians":
         return GaussianScene([generator(seed, "init")], settings.gaussians, **seen)
     raise AssertionError(settings.backbone)
+
+
+def as_scene(objects: Sequence[Object3D]) -> Scene:
+    """The objects of a run as the one scene that its loop and its checkpoints know."""
+    return objects[0] if len(objects) == 1 else SceneGroup(objects)
 
 
 def look(reward: Reward, settings: TextTo3DSettings) -> Reward:

@@ -36,7 +36,8 @@ class ToyboxData:
     views: (M, 5, 64, 64, 3) uint8; views 0–3 are four orthogonal ones, view 4 is a single one from the front.
     poses: (M, 5, 4, 4) float32 camera-to-world (`scenes.cameras`).
     visible: (M, 5, 3) float32, share of the picture's pixels that show toy i.
-    scenes: for each scene its `spec`, `toys` as (kind, colour) pairs in the order of `visible`, and `caption`.
+    scenes: for each scene its `spec`, `toys` as (kind, colour) pairs in the order of `visible`, their `yaws` in
+        radians from facing +X, and its `caption`.
     kinds: the kinds of toy that were drawn from.
     """
 
@@ -91,7 +92,7 @@ def generate(
             scene = build(spec, rng)
             scenes.append(scene)
             angles.append(_cameras(rng, scene))
-            toys = [{"kind": toy.kind, "colour": toy.colour} for toy in scene.toys]
+            toys = [{"kind": toy.kind, "colour": toy.colour, "yaw": toy.yaw} for toy in scene.toys]
             line = {"spec": spec.to_dict(), "toys": toys, "caption": captions.describe(spec, rng)}
             lines.append(json.dumps(line))
         azimuth, elevation, distance, fov = (
@@ -136,7 +137,10 @@ def load(folder: Path | str) -> ToyboxData:
     for line in (folder / "scenes.jsonl").read_text().splitlines():
         entry = json.loads(line)
         toys = [(toy["kind"], toy["colour"]) for toy in entry["toys"]]
-        scenes.append({"spec": SceneSpec.from_dict(entry["spec"]), "toys": toys, "caption": entry["caption"]})
+        scene = {"spec": SceneSpec.from_dict(entry["spec"]), "toys": toys, "caption": entry["caption"]}
+        if all("yaw" in toy for toy in entry["toys"]):  # older data sets lack them
+            scene["yaws"] = [toy["yaw"] for toy in entry["toys"]]
+        scenes.append(scene)
     return ToyboxData(
         views=np.load(folder / "views.npy", mmap_mode="r"),
         poses=np.load(folder / "poses.npy"),

@@ -32,7 +32,9 @@ class Probabilities(NamedTuple):
     pairs: Tensor
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
+    """Two convolutions beside a skip: (M, width, H, W) → (M, out, H / stride, W / stride)."""
+
     def __init__(self, width: int, out: int, stride: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(width, out, 3, stride, 1, bias=False)
@@ -61,7 +63,7 @@ class JudgeNetwork(nn.Module):
         self.stem = nn.Conv2d(3, width, 5, 2, 2)
         stages, before = [], width
         for out, stride in ((2 * width, 1), (4 * width, 2), (4 * width, 1), (8 * width, 2), (8 * width, 1)):
-            stages.append(_Residual(before, out, stride))
+            stages.append(Residual(before, out, stride))
             before = out
         self.stages = nn.Sequential(*stages)
         self.kind = nn.Conv2d(before, len(KINDS), 1)

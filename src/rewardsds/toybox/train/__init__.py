@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rewardsds.toybox.train.settings import STAGES, StageName, StageSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from rewardsds.toybox.data import ToyboxData
 
 __all__ = ["STAGES", "StageName", "StageSettings", "TrainSettings", "train"]
 
@@ -58,10 +62,24 @@ def _run(stage: StageName, settings: TrainSettings, log: Callable[[str], None]) 
         from rewardsds.toybox.train.judge import train_judge
 
         train_judge(_data(settings, "judge", log), out, own, seed, device, log)
+    elif stage == "view-judge":
+        from rewardsds.toybox.train.view_judge import train_view_judge
+
+        sets = (
+            with_yaws(_data(settings, name, log), settings.data / name) for name in ("judge", "validation")
+        )
+        train_view_judge(*sets, out, own, seed, device, log)
     else:
         from rewardsds.toybox.train.card import write_card
 
         write_card(_data(settings, "validation", log), out, own.batch, seed, device, log)
+
+
+def with_yaws(data: ToyboxData, folder: Path) -> ToyboxData:
+    """The data set. Raises ValueError where it does not say which way its toys face."""
+    if not all("yaws" in scene for scene in data.scenes):
+        raise ValueError(f"{folder} does not say which way its toys face: delete it, it is rendered anew")
+    return data
 
 
 def _data(settings: TrainSettings, name: str, log: Callable[[str], None]):

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rewardsds.toybox.specification import KINDS
 
 Preset = Literal["cpu", "gpu"]
-StageName = Literal["autoencoder", "clip", "prior", "aesthetic", "image-reward", "judge", "card"]
+StageName = Literal[
+    "autoencoder", "clip", "prior", "aesthetic", "image-reward", "judge", "view-judge", "card"
+]
 STAGES: tuple[StageName, ...] = (
     "autoencoder",
     "clip",
@@ -18,6 +20,7 @@ STAGES: tuple[StageName, ...] = (
     "aesthetic",
     "image-reward",
     "judge",
+    "view-judge",
     "card",
 )
 
@@ -75,6 +78,9 @@ _PRESETS: dict[Preset, dict[StageName, StageSettings]] = {
         "judge": StageSettings(
             steps=4000, batch=48, learning_rate=3e-3, weight_decay=0.02, average=0.995, minutes=11
         ),
+        "view-judge": StageSettings(
+            steps=4000, batch=48, learning_rate=2e-3, weight_decay=0.02, average=0.995, minutes=11
+        ),
         "card": StageSettings(steps=1, batch=64, learning_rate=1.0),
     },
     "gpu": {
@@ -90,6 +96,9 @@ _PRESETS: dict[Preset, dict[StageName, StageSettings]] = {
             steps=20_000, batch=192, learning_rate=6e-4, weight_decay=0.05, average=0.998, minutes=2.5
         ),
         "judge": StageSettings(
+            steps=20_000, batch=192, learning_rate=2e-3, weight_decay=0.02, average=0.998, minutes=2
+        ),
+        "view-judge": StageSettings(
             steps=20_000, batch=192, learning_rate=2e-3, weight_decay=0.02, average=0.998, minutes=2
         ),
         "card": StageSettings(steps=1, batch=256, learning_rate=1.0),

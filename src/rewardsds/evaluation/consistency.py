@@ -1,0 +1,102 @@
+"""Multi-view consistency: does an object look the same in neighbouring views?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rewardsds.scenes.cameras import Cameras
+from rewardsds.scenes.export import turntable_cameras
+from rewardsds.scenes.object3d import Object3D
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """error: root mean square difference of colours, 0 to 1, over pixels of the object that both of two views show.
+    shared: share of the object's pixels that were compared; the others are hidden in the neighbouring view."""
+
+    error: float
+    shared: float
+
+
+@torch.no_grad()
+def reprojection_error(
+    one: Object3D,
+    frames: int = 36,
+    size: int = 128,
+    elevation: float = 15.0,
+    field_of_view: float = 40.0,
+    depth_tolerance: float = 0.02,
+) -> Consistency:
+    """Pixels of each turntable frame, carried by their depth into the next frame, against what is there.
+
+    Compared are pixels of alpha above 0.9 whose point lies within `depth_tolerance` (world units) of the surface that
+    the next frame shows there. Raises ValueError for an object of which nothing can be compared.
+    """
+    cameras = turntable_cameras(frames, elevation, field_of_view).to(one.device)
+    squares, compared, seen = 0.0, 0, 0
+    previous = last = None
+    for index in [*range(frames), 0]:
+        camera = cameras[:, index : index + 1]
+        rendering = one.render(camera, size=size)
+        assert rendering.images is not None
+        assert rendering.depth is not None
+        assert rendering.alpha is not None
+        present = _Frame(
+            camera[0, 0],
+            rendering.images[0, 0].clamp(0, 1),
+            rendering.depth[0, 0, 0],
+            rendering.alpha[0, 0, 0],
+        )
+        last, previous = previous, present
+        if last is not None:
+            difference, both, solid = compare(last, present, depth_tolerance)
+            squares += float(difference[both].square().mean(-1).sum())
+            compared += int(both.sum())
+            seen += int(solid.sum())
+    if not compared:
+        raise ValueError(
+            "no two neighbouring views show the same surface: the object is empty or transparent"
+        )
+    return Consistency(error=(squares / compared) ** 0.5, shared=compared / seen)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """image (3, H, W); depth along the optical axis and alpha (H, W)."""
+
+    camera: Cameras
+    image: Tensor
+    depth: Tensor
+    alpha: Tensor
+
+
+def compare(one: _Frame, other: _Frame, depth_tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels of `one` in `other`: differences of colour (H, W, 3), which are shown by both, and which are solid."""
+    height, width = one.depth.shape
+    points = unproject(one.camera, one.depth)
+    viewed = (
+        points @ other.camera.opencv_world_to_camera()[:3, :3].T
+        + other.camera.opencv_world_to_camera()[:3, 3]
+    )
+    K = other.camera.intrinsics(width, height)
+    depth = viewed[..., 2]
+    x = K[0, 0] * viewed[..., 0] / depth + K[0, 2]
+    y = K[1, 1] * viewed[..., 1] / depth + K[1, 2]
+    grid = torch.stack([2 * x / width - 1, 2 * y / height - 1], dim=-1)[None]
+    there = torch.cat([other.image, other.depth[None], other.alpha[None]])[None]
+    sampled = F.grid_sample(there, grid, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+    solid = one.alpha > 0.9
+    both = solid & (sampled[..., 4] > 0.9) & ((sampled[..., 3] - depth).abs() < depth_tolerance)
+    return sampled[..., :3] - one.image.permute(1, 2, 0), both, solid
+
+
+def unproject(camera: Cameras, depth: Tensor) -> Tensor:
+    """The points (H, W, 3) in the world at a depth (H, W) along the optical axis."""
+    height, width = depth.shape
+    origins, directions = camera.rays(width, height)
+    forward = -camera.camera_to_world[:3, 2]
+    return origins + directions * (depth / (directions @ forward))[..., None]

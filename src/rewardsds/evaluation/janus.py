@@ -1,0 +1,55 @@
+"""The Janus problem: does an object show a second front from behind? Told on the toybox by its judge of views."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rewardsds.scenes.export import render_turntable, turntable_cameras
+from rewardsds.scenes.object3d import Object3D
+from rewardsds.toybox.view_judge import ViewJudge
+
+
+@dataclass(frozen=True)
+class Janus:
+    """fronts: quarters of the turntable, in arcs, in which the front is the likeliest side; a whole toy has one.
+    back_as_front: probability of a front in the view opposite the clearest front, 0 to 1; a whole toy has about 0."""
+
+    fronts: int
+    back_as_front: float
+
+
+def measure_janus(
+    one: Object3D, judge: ViewJudge, views: int = 24, size: int = 64, elevation: float = 15.0
+) -> Janus:
+    """Asks the judge all around an object; `views` must be even."""
+    images = render_turntable(one.render_images, turntable_cameras(views, elevation), size)
+    return from_sides(judge.probabilities(images))
+
+
+def from_sides(sides: Tensor) -> Janus:
+    """From the probabilities (V, 4) of front, left, back and right in V views evenly around, V even.
+
+    Each view is averaged with its two neighbours first: a single odd view is no second face.
+    """
+    if len(sides) < 4 or len(sides) % 2:
+        raise ValueError(
+            f"an even number of views around the object is needed, at least four; got {len(sides)}"
+        )
+    smooth = (sides.roll(1, 0) + sides + sides.roll(-1, 0)) / 3
+    fronts = sum(max(1, round(4 * arc / len(sides))) for arc in _arcs((smooth.argmax(-1) == 0).tolist()))
+    clearest = int(torch.argmax(smooth[:, 0]))
+    opposite = (clearest + len(sides) // 2) % len(sides)
+    return Janus(fronts, float(smooth[opposite, 0]))
+
+
+def _arcs(wanted: list[bool]) -> list[int]:
+    """Lengths of the runs of true around a circle."""
+    if all(wanted):
+        return [len(wanted)]
+    gap = wanted.index(False)  # begin in a gap, so that no run is cut in two
+    runs = itertools.groupby(wanted[gap:] + wanted[:gap])
+    return [len(list(run)) for value, run in runs if value]
