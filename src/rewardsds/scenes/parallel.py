@@ -73,4 +73,3 @@ def run(kernel: Callable[..., Any], jobs: int, *arguments: Any) -> None:
         futures = [_pool.submit(kernel, a, b, *arguments) for a, b in pairwise(bounds)]
     for future in futures:
         future.result()
-
