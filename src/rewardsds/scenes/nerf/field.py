@@ -82,12 +82,11 @@ class Field(Module):
         return -F.normalize(slope(points), dim=-1, eps=1e-8)
 
     def _slope(self, points: Tensor) -> Tensor:
-        """The gradient of the density (M, 3), by forward differences."""
-        step = self.settings.normals_step
-        here, *there = self.density(
-            torch.cat([points, *(points + step * axis for axis in torch.eye(3).to(points))])
-        ).chunk(4)
-        return torch.stack([(value - here) / step for value in there], dim=-1)
+        """The gradient of the density (M, 3), by central differences."""
+        step = 0.5 * self.settings.normals_step
+        moved = [points + side * step * axis for axis in torch.eye(3).to(points) for side in (1, -1)]
+        x1, x0, y1, y0, z1, z0 = self.density(torch.cat(moved)).chunk(6)
+        return torch.stack([x1 - x0, y1 - y0, z1 - z0], dim=-1) / (2 * step)
 
     def _slope_by_derivation(self, points: Tensor) -> Tensor:
         keep = torch.is_grad_enabled()

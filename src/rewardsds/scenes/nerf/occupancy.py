@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from rewardsds.errors import NotFiniteError
 from rewardsds.scenes.object3d import RADIUS
 
 
@@ -38,7 +39,7 @@ class OccupancyGrid(Module):
         """Looks at one point of each cell: its middle, or a random one with a CPU generator.
 
         density: points (M, 3) → (M,). step: the length of a sample. fresh: forget what was seen before. Raises
-        ValueError where the density is not finite, or so low that nothing at all can be seen.
+        NotFiniteError where the density is not finite, ValueError where it is 0 everywhere.
         """
         cells = torch.stack(
             torch.meshgrid(*[torch.arange(self.resolution)] * 3, indexing="ij"), dim=-1
@@ -49,7 +50,7 @@ class OccupancyGrid(Module):
             found = density(points)
             found = torch.where(points.norm(dim=-1) < RADIUS, found, torch.zeros_like(found))
         if not bool(found.isfinite().all()):
-            raise ValueError(
+            raise NotFiniteError(
                 "the NeRF's density became NaN or infinite: start again with lower learning rates or a lower guidance "
                 "scale"
             )
@@ -64,7 +65,7 @@ class OccupancyGrid(Module):
         cells where that is lower: also in thin fog something is seen (as nerfacc has it). Neighbours of occupied cells
         count as occupied, so that surfaces can move.
         """
-        alpha = 1 - torch.exp(-self.values * step)
+        alpha = -torch.expm1(-self.values * step)
         if not bool(alpha.max() > 0):
             raise ValueError(
                 "the NeRF has become empty, its density is 0 everywhere: start again with lower sparsity_weight and "

@@ -106,11 +106,13 @@ def render_weights(density: Tensor, step: float, ray: Tensor, rays: int) -> tupl
     have T = 1, ½, ¼ and weights ½, ¼, ⅛.
     """
     # T is exp of minus a sum, the difference of two running sums over all rays: in double, as those grow long
+    if not len(ray):
+        return density, density
     depth = density.double() * step
     before = depth.cumsum(0) - depth
     counts = torch.bincount(ray, minlength=rays)
-    first = (counts.cumsum(0) - counts).clamp(max=max(len(ray) - 1, 0))
-    transmittance = torch.exp(before[first][ray] - before)
+    first = (counts.cumsum(0) - counts).clamp(max=len(ray) - 1)
+    transmittance = torch.exp(before.index_select(0, first).index_select(0, ray) - before)
     return (-transmittance * torch.expm1(-depth)).to(density), transmittance.to(density)
 
 
