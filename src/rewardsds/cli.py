@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -320,12 +320,22 @@ def _given_values(task: type[DistillationSettings], argv: Sequence[str]) -> dict
         values |= preset(name, task)
     config = _option(argv, "--config")
     if config is not None:
-        values |= _settings_from_file(task, Path(config))
+        values = _over(values, _settings_from_file(task, Path(config)))
     prompts = _option(argv, "--prompts")
     if prompts is not None and "prompts" in task.model_fields:
         values.pop("prompt", None)
         values["prompts"] = _read_prompts(Path(prompts))
     return values
+
+
+def _over(values: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` in place of `values`; of a group of settings only what is named."""
+    merged = dict(values)
+    for name, value in own.items():
+        below = merged.get(name)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[name] = _over(below, value) if both else value
+    return merged
 
 
 def _option(argv: Sequence[str], name: str) -> str | None:

@@ -24,7 +24,11 @@ def test_every_preset_is_made_of_settings(name: PresetName, task: type[Distillat
     values = preset(name, task)
     settings = task(**GIVEN[task], **values)
     for key, value in values.items():
-        assert getattr(settings, key) == value
+        if isinstance(value, dict):
+            group = getattr(settings, key)
+            assert {name: getattr(group, name) for name in value} == value
+        else:
+            assert getattr(settings, key) == value
 
 
 @pytest.mark.parametrize(
@@ -52,6 +56,36 @@ def test_the_papers_values() -> None:
     assert (object_.steps, object_.reward_steps, object_.t_anneal_steps) == (10_000, 7_000, 8_000)
     assert (object_.guidance_scale, object_.guidance_rescale) == (50, 0.5)
     assert (object_.t_range_start, object_.t_range_end) == ((0.98, 0.98), (0.02, 0.5))
+
+
+def test_mvdreams_values() -> None:
+    """Of configs/mvdream-sd21.yaml in threestudio-mvdream."""
+    settings = TextTo3DSettings(prompt="a red cube", **preset("paper", TextTo3DSettings))
+    camera, nerf = settings.camera, settings.nerf
+    assert settings.backbone == "nerf"
+    assert [camera.groups_at(step) * camera.views for step in (0, 4_999, 5_000)] == [8, 8, 4]
+    assert [camera.resolution_at(step) for step in (0, 4_999, 5_000)] == [64, 64, 256]
+    assert (camera.field_of_view, camera.elevation, camera.relative_distance) == (
+        (15, 60),
+        (0, 30),
+        (0.8, 1.0),
+    )
+    assert (nerf.levels, nerf.features, nerf.log2_table, nerf.base_resolution) == (16, 2, 19, 16)
+    assert nerf.base_resolution * nerf.growth ** (nerf.levels - 1) == pytest.approx(4096)
+    assert (nerf.blob, nerf.blob_scale, nerf.blob_radius, nerf.samples_per_ray) == ("linear", 10, 0.5, 512)
+    assert (nerf.grid_learning_rate, nerf.network_learning_rate, nerf.weight_decay) == (0.01, 0.001, 0.01)
+    assert (nerf.neurons, nerf.hidden_layers, nerf.environment) == (64, 1, True)
+
+
+def test_a_settings_file_changes_only_what_it_names_of_a_group(
+    tmp_path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("camera: {views: 2}\nnerf: {levels: 4}\n")
+    assert main(["settings", "3d", "--preset", "paper", "--config", str(own)]) == 0
+    values = yaml.safe_load(capsys.readouterr().out)
+    assert (values["camera"]["views"], values["camera"]["milestones"]) == (2, [5_000])
+    assert (values["nerf"]["levels"], values["nerf"]["log2_table"]) == (4, 19)
 
 
 def test_a_settings_file_counts_before_a_preset(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from typing_extensions import Self
 from rewardsds.distillation.phrases import BAD_QUALITY, BRIDGE_SOURCE, BRIDGE_TARGET
 from rewardsds.runs.settings import RunSettings, Settings
 from rewardsds.scenes.gaussians.settings import GaussianSettings
+from rewardsds.scenes.nerf.settings import NeRFSettings
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
 LONGEST_PROMPT = 2_000
@@ -513,7 +514,7 @@ class TextToImageSettings(GenerationSettings):
 
 
 class TextTo3DSettings(GenerationSettings):
-    """Text to a 3D object: Gaussians are optimised through renders from all around."""
+    """Text to a 3D object, which is optimised through renders from all around."""
 
     task: ClassVar[str] = "3d"
 
@@ -521,7 +522,10 @@ class TextTo3DSettings(GenerationSettings):
         description="What to make, in words."
     )
 
-    backbone: Literal["gaussians"] = Field(default="gaussians", description="What the object is made of.")
+    backbone: Literal["gaussians", "nerf"] = Field(
+        default="gaussians",
+        description="What the object is made of: Gaussians, or a NeRF (a density and a colour at every point).",
+    )
     reward_over_views: Literal["together", "mean", "min"] = Field(
         default="together",
         description="How an object's views are scored. together: as the reward itself does it (the toybox's take the "
@@ -552,6 +556,10 @@ class TextTo3DSettings(GenerationSettings):
     gaussians: GaussianSettings = Field(
         default_factory=GaussianSettings,
         description="How the Gaussians start, are optimised and thinned.",
+    )
+    nerf: NeRFSettings = Field(
+        default_factory=NeRFSettings,
+        description="How the NeRF starts, is rendered, regularised and optimised.",
     )
 
     @property

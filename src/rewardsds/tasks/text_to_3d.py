@@ -1,4 +1,4 @@
-"""Text to 3D: Gaussians are optimised through a multi-view prior (arXiv 2503.09601, section 4.2)."""
+"""Text to 3D: an object is optimised through a multi-view prior (arXiv 2503.09601, section 4.2)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rewardsds.scenes.base import Scene
 from rewardsds.scenes.export import turntable_cameras, write_turntable, write_views
 from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.group import SceneGroup
+from rewardsds.scenes.nerf.scene import NeRFScene
 from rewardsds.scenes.object3d import Object3D
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 from rewardsds.tasks.parts import load_parts
@@ -57,8 +58,10 @@ def build(settings: TextTo3DSettings) -> Job:
             video, views, ply = f"turntable{ending}.mp4", f"views{ending}.png", f"object{ending}.ply"
             write_turntable(one.render_images, folder / video, settings.video_frames, settings.video_size)
             write_views(one.render_images, folder / views, size=settings.video_size)
-            one.export_ply(folder / ply)
-            names += [video, views, ply]
+            names += [video, views]
+            if isinstance(one, GaussianScene):
+                one.export_ply(folder / ply)
+                names.append(ply)
         return names
 
     return Job(
@@ -72,15 +75,17 @@ def build(settings: TextTo3DSettings) -> Job:
     )
 
 
-def make_objects(settings: TextTo3DSettings) -> list[GaussianScene]:
+def make_objects(settings: TextTo3DSettings) -> list[Object3D]:
     """The objects of a run, one a seed, as they are before the first step. No model is loaded."""
     return [make_object(settings, seed) for seed in settings.seeds]
 
 
-def make_object(settings: TextTo3DSettings, seed: int) -> GaussianScene:
+def make_object(settings: TextTo3DSettings, seed: int) -> Object3D:
     seen: Seen = {"camera": settings.camera, "background": settings.background, "device": settings.device}
     if settings.backbone == "gaussians":
         return GaussianScene([generator(seed, "init")], settings.gaussians, **seen)
+    if settings.backbone == "nerf":
+        return NeRFScene([generator(seed, "init")], settings.nerf, **seen)
     raise AssertionError(settings.backbone)
 
 
