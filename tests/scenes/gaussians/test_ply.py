@@ -40,7 +40,7 @@ def test_an_independent_reader_finds_the_3dgs_layout(tmp_path):
     assert row == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("count", [0, 1, 50])
+@pytest.mark.parametrize("count", [1, 50])
 def test_round_trip(tmp_path, count):
     gaussians = some_gaussians(count)
     write_ply(tmp_path / "g.ply", **gaussians)
