@@ -3,7 +3,7 @@ import pytest
 import torch
 from plyfile import PlyData
 
-from rewardsds.scenes.gaussians.ply import read_ply, write_ply
+from rewardsds.scenes.gaussians.ply import read_blur, read_ply, write_ply
 
 
 def some_gaussians(count: int) -> dict[str, torch.Tensor]:
@@ -72,3 +72,65 @@ def test_damaged_and_foreign_files_are_explained(tmp_path):
         path.write_bytes(data)
         with pytest.raises(ValueError, match=message):
             read_ply(path)
+
+
+def test_harmonics_are_written_channel_after_channel(tmp_path):
+    """f_rest_0 … 14 are red's, of degrees 1 to 3, then green's, then blue's, as 3DGS has them."""
+    harmonics = torch.arange(2 * 15 * 3, dtype=torch.float32).reshape(2, 15, 3)
+    write_ply(tmp_path / "g.ply", **some_gaussians(2), harmonics=harmonics)
+    vertex = PlyData.read(tmp_path / "g.ply")["vertex"]
+    for gaussian in range(2):
+        for channel in range(3):
+            for k in range(15):
+                assert vertex[f"f_rest_{15 * channel + k}"][gaussian] == harmonics[gaussian, k, channel]
+    assert torch.equal(read_ply(tmp_path / "g.ply")["harmonics"], harmonics)
+
+
+def test_a_lower_degree_is_padded_with_zeros(tmp_path):
+    harmonics = 1 + torch.rand(5, 3, 3)
+    write_ply(tmp_path / "g.ply", **some_gaussians(5), harmonics=harmonics)
+    vertex = PlyData.read(tmp_path / "g.ply")["vertex"]
+    for channel in range(3):
+        for k in range(15):
+            expected = harmonics[:, k, channel].numpy() if k < 3 else np.zeros(5)
+            np.testing.assert_array_equal(vertex[f"f_rest_{15 * channel + k}"], expected)
+    back = read_ply(tmp_path / "g.ply")["harmonics"]
+    assert torch.equal(back[:, :3], harmonics)
+    assert not back[:, 3:].any()
+
+
+def test_the_note_about_blur_is_a_comment(tmp_path):
+    write_ply(tmp_path / "plain.ply", **some_gaussians(3))
+    write_ply(tmp_path / "blurred.ply", **some_gaussians(3), blur=1.25e-4)
+    assert read_blur(tmp_path / "plain.ply") == 0
+    assert read_blur(tmp_path / "blurred.ply") == pytest.approx(1.25e-4)
+    assert PlyData.read(tmp_path / "blurred.ply").comments == ["rewardsds blur variance 0.000125"]
+    assert torch.equal(
+        read_ply(tmp_path / "plain.ply")["scales"], read_ply(tmp_path / "blurred.ply")["scales"]
+    )
+
+
+def test_no_too_many_or_broken_gaussians_are_explained(tmp_path):
+    path = tmp_path / "g.ply"
+    write_ply(path, **some_gaussians(5))
+    whole = path.read_bytes()
+    for data, message in [
+        (whole.replace(b"vertex 5", b"vertex 0"), "has 0 Gaussians: expected 1 to 5,000,000"),
+        (whole.replace(b"vertex 5", b"vertex 5000001"), "has 5,000,001 Gaussians"),
+        (whole.replace(b"vertex 5", b"vertex many"), "does not say how many"),
+        (whole.replace(b"property float f_rest_44\n", b"property float other_44\n"), "44 properties f_rest"),
+        (whole[:-4] + np.float32(np.nan).tobytes(), "exploded: 1 of its 5"),
+    ]:
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=message):
+            read_ply(path)
+    path.unlink()
+    broken = some_gaussians(5)
+    broken["colours"][2, 1] = torch.nan
+    with pytest.raises(ValueError, match="exploded: 1 of its 5"):
+        write_ply(path, **broken)
+    with pytest.raises(ValueError, match="0 Gaussians"):
+        write_ply(path, **{name: value[:0] for name, value in some_gaussians(1).items()})
+    with pytest.raises(ValueError, match="0, 3, 8 or 15"):
+        write_ply(path, **some_gaussians(2), harmonics=torch.zeros(2, 4, 3))
+    assert not path.exists()
