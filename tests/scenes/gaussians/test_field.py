@@ -12,8 +12,10 @@ from torch import Tensor
 from rewardsds.scenes.gaussians.field import CUTOFF, evaluate
 from rewardsds.scenes.gaussians.reference import quaternion_to_matrix
 
+Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
-def some_gaussians(count: int, seed: int = 0) -> tuple[Tensor, ...]:
+
+def some_gaussians(count: int, seed: int = 0) -> Five:
     g = generator(seed)
     return (
         0.5 * torch.randn(count, 3, generator=g),
@@ -24,7 +26,7 @@ def some_gaussians(count: int, seed: int = 0) -> tuple[Tensor, ...]:
     )
 
 
-def plain(points: Tensor, gaussians: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+def plain(points: Tensor, gaussians: Five) -> tuple[Tensor, Tensor]:
     """All Gaussians at all points, in double precision."""
     means, quats, scales, opacities, colours = (x.double() for x in gaussians)
     rotation = quaternion_to_matrix(quats)
@@ -131,7 +133,9 @@ def test_a_scene_tells_its_density_and_its_mean_colour() -> None:
     torch.testing.assert_close(scene.density(points).double(), expected, atol=200 * CUTOFF, rtol=1e-5)
     dense = expected > 0.1
     assert dense.any()
-    torch.testing.assert_close(scene.colour(points).double()[dense], expected_colour[dense], atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        scene.colour(points).double()[dense], expected_colour[dense], atol=1e-3, rtol=0
+    )
     assert not scene.density(points).requires_grad
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from plyfile import PlyData
 from rewardsds.scenes.gaussians.ply import read_blur, read_ply, write_ply
 
 
-def some_gaussians(count: int) -> dict[str, torch.Tensor]:
+def some_gaussians(count: int) -> dict[str, Any]:
     g = torch.Generator().manual_seed(0)
     return {
         "means": torch.randn(count, 3, generator=g),
@@ -51,7 +53,7 @@ def test_round_trip(tmp_path, count):
 
 
 def test_fully_opaque_and_transparent_stay_finite(tmp_path):
-    gaussians = some_gaussians(2) | {"opacities": torch.tensor([0.0, 1.0])}
+    gaussians: dict[str, Any] = some_gaussians(2) | {"opacities": torch.tensor([0.0, 1.0])}
     write_ply(tmp_path / "g.ply", **gaussians)
     back = read_ply(tmp_path / "g.ply")["opacities"]
     torch.testing.assert_close(back, torch.tensor([0.0, 1.0]), atol=1e-5, rtol=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -154,7 +155,7 @@ def test_copies_look_like_the_old_one(opacity: float, copies: int) -> None:
 # --- MCMC's: moving, adding, shaking ------------------------------------------------------------------------
 
 
-def mcmc(**settings: object) -> GaussianScene:
+def mcmc(**settings: Any) -> GaussianScene:
     return make(strategy="mcmc", **settings)
 
 
@@ -258,7 +259,7 @@ def test_mcmc_goes_by_its_schedule() -> None:
     assert counts == [200, 210, 210, 220, 220, 231, 231, 231, 231]
 
 
-MCMC = {
+MCMC: dict[str, Any] = {
     "strategy": "mcmc", "densify_start": 2, "densify_every": 2, "bounds": 0.6, "prune_opacity": 0.09,
     "position_noise": 1e5, "sh_degree": 2, "sh_degree_every": 3, "prune_screen_size": 0.5,
 }  # fmt: skip
