@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -21,14 +22,18 @@ GIVEN: dict[type[DistillationSettings], dict[str, Any]] = {
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("task", GIVEN)
 def test_every_preset_is_made_of_settings(name: PresetName, task: type[DistillationSettings]) -> None:
+    if name == "dreamgaussian" and task is not TextTo3DSettings:
+        with pytest.raises(ValueError, match=f"is for 3d, not for {task.task}"):
+            preset(name, task)
+        return
     values = preset(name, task)
     settings = task(**GIVEN[task], **values)
     for key, value in values.items():
+        found = getattr(settings, key)
         if isinstance(value, dict):
-            group = getattr(settings, key)
-            assert {name: getattr(group, name) for name in value} == value
+            assert {name: getattr(found, name) for name in value} == value
         else:
-            assert getattr(settings, key) == value
+            assert found == value
 
 
 @pytest.mark.parametrize(
@@ -94,3 +99,40 @@ def test_a_settings_file_counts_before_a_preset(tmp_path, capsys: pytest.Capture
     assert main(["settings", "image", "--preset", "large", "--config", str(own)]) == 0
     values = yaml.safe_load(capsys.readouterr().out)
     assert (values["candidates"], values["rollout_steps"]) == (6, 15)
+
+
+def test_dreamgaussians_schedule() -> None:
+    """Figures of its paper and its public configuration; lengths are world units, as its cameras stand 2.5 away."""
+    settings = TextTo3DSettings(prompt="a red cube", **preset("dreamgaussian", TextTo3DSettings))
+    camera, gaussians = settings.camera, settings.gaussians
+    assert [camera.resolution_at(step) for step in (0, 149, 150, 299, 300, 499)] == [
+        128,
+        128,
+        256,
+        256,
+        512,
+        512,
+    ]
+    half = math.tan(math.radians(camera.field_of_view[0] / 2))
+    assert camera.relative_distance[0] / half == pytest.approx(2.5, abs=2e-3)
+    assert (gaussians.initial_gaussians, gaussians.initial_radius, gaussians.prune_opacity) == (
+        5000,
+        0.5,
+        0.01,
+    )
+    assert gaussians.means_final_learning_rate / gaussians.means_learning_rate == pytest.approx(0.02)
+    # the public configuration: the degree-0 harmonic (0.282) learns at 0.01; a logit at 0 moves a colour by a quarter
+    assert gaussians.colours_learning_rate / 4 == pytest.approx(0.01 * 0.28209, rel=0.01)
+    assert settings.steps == 500
+    assert settings.t_range_start == (0.98, 0.98)
+
+
+def test_a_preset_with_groups_reaches_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings", "3d", "--preset", "dreamgaussian"]) == 0
+    values = yaml.safe_load(capsys.readouterr().out)
+    assert values["gaussians"]["densify_gradient"] == 0.04
+    assert values["camera"]["resolution"] == [128, 256, 512]
+    assert main(["settings", "image", "--preset", "dreamgaussian"]) != 0
+    message = capsys.readouterr().err
+    assert "is for 3d" in message
+    assert "Traceback" not in message
