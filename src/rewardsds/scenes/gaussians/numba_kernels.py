@@ -14,14 +14,12 @@ Legend: C cameras, N Gaussians, I intersections of a Gaussian with a tile (all t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numba
 import numpy as np
-from numba.core.caching import NullCache
 
 from rewardsds.scenes.gaussians.reference import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE
+from rewardsds.scenes.parallel import kernel
 
 TILE_WIDTH = 8
 TILE_HEIGHT = 16
@@ -44,34 +42,6 @@ _S_MAX = np.float32(6.0)
 _EIGHTH = np.float32(0.125)
 _NODES = 0.375 + 0.375 * np.cos((np.arange(7) + 0.5) * np.pi / 7)
 _E6, _E5, _E4, _E3, _E2, _E1, _E0 = (np.float32(x) for x in np.polyfit(_NODES, np.exp(-_NODES), 6))
-
-# Sums may be reordered (into vector lanes) and products fused; nothing is assumed about NaN and infinity.
-_MATH = {"reassoc", "contract", "nsz", "arcp"}
-
-
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile for the machine, and keep the machine code on disk where a folder for it can be written.
-
-    numba refuses to decorate when it finds no folder, and raises OSError when writing fails later (a full
-    disk, a folder that became read-only); both only cost the time to compile again in the next process.
-    """
-    options: dict[str, Any] = {"nogil": True, "fastmath": _MATH, "error_model": "numpy"}
-    try:
-        compiled: Any = numba.njit(cache=True, **options)(function)
-    except RuntimeError:
-        return numba.njit(**options)(function)
-
-    def call(*arguments: Any) -> None:
-        try:
-            compiled(*arguments)
-        except OSError:  # kernels do no input or output of their own: it was the cache
-            compiled._cache = NullCache()
-            compiled(*arguments)
-
-    call.__name__ = function.__name__
-    call.__doc__ = function.__doc__
-    return call
-
 
 @numba.njit(inline="always")
 def _exp_minus(s):  # pragma: no cover

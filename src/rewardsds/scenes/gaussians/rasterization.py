@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 
-import numba.core.config
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +12,8 @@ from torch.autograd.function import once_differentiable
 
 from rewardsds.scenes.gaussians import numba_kernels as kernels
 from rewardsds.scenes.gaussians.reference import RenderMode, finish
+from rewardsds.scenes.parallel import run as _run
+from rewardsds.scenes.parallel import threads as threads
 
 
 def rasterization(
@@ -152,41 +148,6 @@ def _gsplat(
     if info["means2d"].requires_grad:
         info["means2d"].retain_grad()
     return renders, alphas, info
-
-
-# --- threads ------------------------------------------------------------------------------------------------
-
-_pool: ThreadPoolExecutor | None = None
-_pool_owner = (0, 0)  # process id and number of workers that _pool was made for
-_pool_lock = threading.Lock()
-
-
-def threads() -> int:
-    """How many threads the kernels use: as many as torch, but at most NUMBA_NUM_THREADS."""
-    limit: int = numba.core.config.NUMBA_NUM_THREADS  # pyright: ignore[reportAttributeAccessIssue]
-    return max(1, min(torch.get_num_threads(), limit))
-
-
-def _run(kernel: Callable[..., Any], jobs: int, *arguments: Any) -> None:
-    """Call kernel(start, stop, *arguments) for ranges that cover all jobs, several at a time.
-
-    A few ranges per thread even out jobs of different length. The split has no influence on results.
-    """
-    global _pool, _pool_owner
-    workers = threads()
-    if min(workers, jobs) <= 1:
-        if jobs:
-            kernel(0, jobs, *arguments)
-        return
-    with _pool_lock:  # a forked child inherits a pool without its threads
-        if _pool is None or _pool_owner != (os.getpid(), workers):
-            _pool = ThreadPoolExecutor(workers, thread_name_prefix="rasterization")
-            _pool_owner = (os.getpid(), workers)
-        parts = min(jobs, 4 * workers)
-        bounds = [jobs * part // parts for part in range(parts + 1)]
-        futures = [_pool.submit(kernel, a, b, *arguments) for a, b in pairwise(bounds)]
-    for future in futures:
-        future.result()
 
 
 def _array(tensor: Tensor) -> np.ndarray:
