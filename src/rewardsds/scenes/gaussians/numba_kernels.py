@@ -43,6 +43,7 @@ _EIGHTH = np.float32(0.125)
 _NODES = 0.375 + 0.375 * np.cos((np.arange(7) + 0.5) * np.pi / 7)
 _E6, _E5, _E4, _E3, _E2, _E1, _E0 = (np.float32(x) for x in np.polyfit(_NODES, np.exp(-_NODES), 6))
 
+
 @numba.njit(inline="always")
 def _exp_minus(s):  # pragma: no cover
     """exp(−s), see _E0; s is clamped to _S_MAX."""
