@@ -35,14 +35,21 @@ $(VENV)/.installed-dev: $(VENV)/.made pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[dev]"
 	@touch $@ $(VENV)/.installed
 
+# Programs of other people that tests run on our files, where npm is; without a network the tests do without them,
+# unless REWARDSDS_CLIENTS=required.
+CLIENTS := tests/clients
+$(CLIENTS)/node_modules/.package-lock.json: $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --prefix $(CLIENTS) --no-audit --no-fund --silent || \
+		echo "npm could not install $(CLIENTS): tests that need it are skipped"; fi
+
 demo: $(VENV)/.installed
 	$(BIN)/rewardsds 3d "$(DEMO_PROMPT)" --reward-steps 300 --out $(DEMO_OUT) --force
 	@echo "open $(DEMO_OUT)/report.html in a browser"
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(CLIENTS)/node_modules/.package-lock.json
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.installed-dev
+test-slow: $(VENV)/.installed-dev $(CLIENTS)/node_modules/.package-lock.json
 	$(BIN)/python -m pytest -m "not cuda"
 
 lint: $(VENV)/.installed-dev

@@ -18,13 +18,13 @@ from numba.core.caching import NullCache
 _MATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+def kernel(function: Callable[..., Any], fastmath: set[str] | bool = _MATH) -> Callable[..., Any]:
     """Compile for the machine, and keep the machine code on disk where a folder for it can be written.
 
     numba refuses to decorate when it finds no folder, and raises OSError when writing fails later (a full
     disk, a folder that became read-only); both only cost the time to compile again in the next process.
     """
-    options: dict[str, Any] = {"nogil": True, "fastmath": _MATH, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
     try:
         compiled: Any = numba.njit(cache=True, **options)(function)
     except RuntimeError:

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import Module, Parameter
 
 from rewardsds.scenes.nerf import numba_kernels as kernels
-from rewardsds.scenes.parallel import run
+from rewardsds.scenes.parallel import run_jobs
 
 PRIMES = (1, 2_654_435_761, 805_459_861)  # arXiv 2201.05989, equation 4
 INITIAL_FEATURE = 1e-4  # features start uniformly within ± this (arXiv 2201.05989, section 4)
@@ -116,7 +116,7 @@ class _Encode(Function):
             return encode_plain(points, grid)  # autograd records nothing in here
         encoded = torch.empty(len(points), grid.width)
         arrays = points.contiguous().numpy(), table.detach().numpy()
-        run(kernels.encode_forward, len(points), *arrays, *grid.layout(), encoded.numpy())
+        run_jobs(kernels.encode_forward, len(points), *arrays, *grid.layout(), encoded.numpy())
         return encoded
 
     @staticmethod
@@ -128,7 +128,7 @@ class _Encode(Function):
         g_table = torch.zeros_like(grid.table)
         if g_table.device.type == "cpu":
             arrays = points.contiguous().numpy(), g_encoded.contiguous().numpy()
-            run(kernels.encode_backward, len(grid.resolutions), *arrays, *grid.layout(), g_table.numpy())
+            run_jobs(kernels.encode_backward, len(grid.resolutions), *arrays, *grid.layout(), g_table.numpy())
             return None, g_table, None, None
         for level, g_level in enumerate(g_encoded.split(grid.features, dim=-1)):
             for row, weight in corners(points, grid, level):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rewardsds.scenes.nerf import numba_kernels as kernels
 from rewardsds.scenes.object3d import RADIUS
-from rewardsds.scenes.parallel import run
+from rewardsds.scenes.parallel import run_jobs
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ def sample_rays(
     length, cells = np.float32(step), occupied.contiguous().numpy()
     chosen, counts = np.zeros((len(near), bins), dtype=np.bool_), np.empty(len(near), dtype=np.int64)
     look = (origin, direction, first, last, shifts, length, cells)
-    run(kernels.march_look, len(near), *look, chosen, counts)
+    run_jobs(kernels.march_look, len(near), *look, chosen, counts)
     total = int(counts.sum())
     samples = Samples(torch.empty(total, dtype=torch.int64), torch.empty(total), torch.empty(total, 3))
     outputs = [one.numpy() for one in (samples.ray, samples.distance, samples.points)]
     offsets = counts.cumsum() - counts
-    run(kernels.march_fill, len(near), origin, direction, first, shifts, length, chosen, offsets, *outputs)
+    run_jobs(kernels.march_fill, len(near), origin, direction, first, shifts, length, chosen, offsets, *outputs)
     return samples
 
 

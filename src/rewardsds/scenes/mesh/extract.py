@@ -1,0 +1,242 @@
+"""The surface of an object: a level of its density, as triangles."""
+
+from __future__ import annotations
+
+import math
+
+import fast_simplification
+import numpy as np
+import torch
+from skimage.measure import marching_cubes
+from torch import Tensor
+from trimesh.graph import connected_component_labels
+
+from rewardsds.scenes.cameras import Cameras, orbit
+from rewardsds.scenes.mesh.rasterise import rasterise
+from rewardsds.scenes.mesh.settings import MeshExportSettings
+from rewardsds.scenes.mesh.silhouettes import fit_silhouettes
+from rewardsds.scenes.mesh.textured import face_normals
+from rewardsds.scenes.object3d import RADIUS, Object3D
+
+CHUNK = 65_536  # points that the density is asked for at once
+SILHOUETTE_SIZE = 96  # pixels, where a level is judged
+OUTLINE_SIZE = 256  # pixels, where the surface is moved to the outlines
+SILHOUETTE_STEP = 48  # grid points along an axis, at most, of the surfaces that silhouettes are compared of
+TRANSPARENT = 1e-3  # an object of which no more than this share of its pictures is opaque is none
+OUTSIDE = 0.5  # so much of the ball's border above the level is no object in the ball
+
+
+def extract_surface(scene: Object3D, settings: MeshExportSettings | None = None) -> tuple[Tensor, Tensor]:
+    """Vertices (V, 3) and faces (F, 3) of the surface where an object's density has the level of the settings.
+
+    Marching cubes over the ball of radius 1, without floaters and hidden cavities, decimated to the settings' number of
+    faces; what reaches the ball's border is closed there. A level that was found here, not given, is only nearly right
+    everywhere: then the surface is moved to the object's silhouettes. Raises ValueError where the density is not
+    finite, nothing is visible, or the object fills the ball.
+    """
+    settings = settings or MeshExportSettings()
+    field = density_grid(scene, settings.resolution)
+    level = find_level(scene, field, settings.level_views) if settings.level is None else settings.level
+    _check_level(field, level)
+    vertices, faces = without_pieces(*isosurface(field, level), settings.smallest_component)
+    vertices, faces = decimated(vertices, faces, settings.faces)
+    if settings.level is None and settings.silhouette_views:
+        cameras = spread_cameras(settings.silhouette_views)
+        vertices = fit_silhouettes(vertices, faces, cameras, opaque_pixels(scene, cameras, OUTLINE_SIZE))
+    return vertices, faces
+
+
+def _in_ball(resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    """The radius (R, R, R) of grid points over [−1, 1]³, and which of them lie in the ball."""
+    axis = np.linspace(-RADIUS, RADIUS, resolution, dtype=np.float32)
+    radius = np.sqrt(
+        axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2, dtype=np.float32
+    )
+    return radius, radius < RADIUS
+
+
+@torch.no_grad()
+def density_grid(scene: Object3D, resolution: int) -> np.ndarray:
+    """Density (R, R, R) float32 at points over [−1, 1]³, axes x y z; −inf outside the ball of radius 1."""
+    _, inside = _in_ball(resolution)
+    field = np.full(inside.shape, -np.inf, dtype=np.float32)
+    index = np.argwhere(inside)
+    values = np.empty(len(index), dtype=np.float32)
+    for start in range(0, len(index), CHUNK):
+        part = index[start : start + CHUNK]
+        points = torch.from_numpy(part.astype(np.float32)) * (2 * RADIUS / (resolution - 1)) - RADIUS
+        values[start : start + CHUNK] = scene.density(points.to(scene.device)).float().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "the object's density is not finite: the run has diverged; export an earlier checkpoint, or train again "
+            "with a lower learning rate or guidance scale"
+        )
+    field[inside] = values
+    return field
+
+
+def _check_level(field: np.ndarray, level: float) -> None:
+    _, inside = _in_ball(len(field))
+    low, high = float(field[inside].min()), float(field.max())
+    if high <= level:
+        raise ValueError(
+            f"the object is empty at level {level:g}: its density is at most {high:g}; give a lower level, or none to "
+            "have it found"
+        )
+    if low > level or _border_share(field, level) > OUTSIDE:
+        raise ValueError(
+            f"at level {level:g} the object fills the whole ball of radius {RADIUS:g} and has no surface in it: give a "
+            f"higher level (its density is {low:g} to {high:g}), or none to have it found"
+        )
+
+
+def _border_share(field: np.ndarray, level: float) -> float:
+    """The share of the ball's border that is inside the object."""
+    radius, inside = _in_ball(len(field))
+    border = inside & (radius > RADIUS - 2 * 2 * RADIUS / (len(field) - 1))
+    return float((field[border] > level).mean())
+
+
+def isosurface(field: np.ndarray, level: float) -> tuple[Tensor, Tensor]:
+    """Vertices (V, 3) and faces (F, 3), counter-clockwise from outside, where a grid over [−1, 1]³ has a level.
+
+    Closed: beyond the ball there is as much missing to the level as the density exceeds it at most.
+    """
+    finite = np.where(np.isfinite(field), field, np.float32(0))
+    beyond = level - max(float(finite.max()) - level, 1e-6)
+    padded = np.pad(np.where(np.isfinite(field), field, beyond), 1, constant_values=beyond)
+    vertices, faces, _, _ = marching_cubes(padded, level, gradient_direction="ascent", allow_degenerate=False)
+    step = 2 * RADIUS / (len(field) - 1)
+    places = (vertices.astype(np.float64) - 1) * step - RADIUS
+    return torch.from_numpy(places.astype(np.float32)), torch.from_numpy(faces.astype(np.int64))
+
+
+# --- the level ----------------------------------------------------------------------------------------------
+
+
+def spread_cameras(count: int, field_of_view: float = 40.0, relative_distance: float = 1.0) -> Cameras:
+    """Cameras (count,) all around the origin, above and below too, evenly (on a Fibonacci spiral).
+
+    field_of_view in degrees; the distance is relative_distance / tan(field_of_view / 2), as everywhere.
+    """
+    index = torch.arange(count, dtype=torch.float64) + 0.5
+    elevation = torch.asin(1 - 2 * index / count)
+    azimuth = index * (math.pi * (3 - math.sqrt(5)))
+    fov = torch.tensor(math.radians(field_of_view), dtype=torch.float64)
+    cameras = orbit(azimuth, elevation, relative_distance / torch.tan(0.5 * fov), fov)
+    return Cameras(cameras.camera_to_world.float(), cameras.field_of_view.float())
+
+
+@torch.no_grad()
+def find_level(scene: Object3D, field: np.ndarray, views: int = 12) -> float:
+    """The level whose surface has the silhouettes of the object: the best mean intersection over union with rendered
+    alpha > 0.5.
+
+    Levels are tried from the object's own densities, first far apart and then around the best. Raises ValueError where
+    the object is transparent.
+    """
+    cameras = spread_cameras(views)
+    opaque = opaque_pixels(scene, cameras, SILHOUETTE_SIZE)
+    share = float(opaque.float().mean())
+    if share < TRANSPARENT:
+        raise ValueError(
+            "the object is transparent from all sides, there is no surface to take: train for more steps, or give a "
+            "level"
+        )
+    coarse = field[:: (step := max(1, round(len(field) / SILHOUETTE_STEP))), ::step, ::step]
+    stop = RADIUS - 2 * RADIUS / (len(field) - 1) * (
+        (len(field) - 1) % step
+    )  # where the last point taken lies
+    _, inside = _in_ball(len(field))
+    values = np.sort(field[inside])
+
+    def agreement(level: float) -> float:
+        if not np.isfinite(level) or _border_share(field, level) > OUTSIDE:
+            return -1.0
+        try:
+            vertices, faces = isosurface(coarse, level)
+        except (ValueError, RuntimeError):  # no surface at this level
+            return -1.0
+        vertices = (vertices + RADIUS) * ((stop + RADIUS) / (2 * RADIUS)) - RADIUS
+        seen = rasterise(vertices, faces, cameras, SILHOUETTE_SIZE, SILHOUETTE_SIZE).mask
+        union = (seen | opaque).flatten(1).sum(-1)
+        return float(((seen & opaque).flatten(1).sum(-1) / union.clamp(min=1)).mean())
+
+    # Quantiles, so that a density may have any scale: the object fills from 80% down to 0.1% of the ball.
+    shares = np.geomspace(0.8, 1e-3, 16)
+    levels = [float(np.quantile(values, 1 - part)) for part in shares]
+    scores = [agreement(level) for level in levels]
+    for _ in range(2):
+        best = int(np.argmax(scores))
+        low, high = levels[max(best - 1, 0)], levels[min(best + 1, len(levels) - 1)]
+        levels = [low + (high - low) * k / 6 for k in range(7)]
+        scores = [agreement(level) for level in levels]
+    best = int(np.argmax(scores))
+    if scores[best] <= 0:
+        raise ValueError(
+            "no level of the object's density has a surface inside the ball of radius 1: the object fills the whole "
+            "ball or has none; train for more steps, or give a level"
+        )
+    return levels[best]
+
+
+@torch.no_grad()
+def opaque_pixels(scene: Object3D, cameras: Cameras, size: int) -> Tensor:
+    """(C, size, size) bool on the CPU: where alpha exceeds a half."""
+    found = []
+    for camera in range(cameras.batch_shape[0]):
+        alpha = scene.render(cameras[camera : camera + 1][None].to(scene.device), size=size).alpha
+        if alpha is None:
+            raise ValueError("this object renders no alpha: give a level")
+        found.append(alpha[0, :, 0].cpu())
+    alphas = torch.cat(found)
+    if not bool(alphas.isfinite().all()):
+        raise ValueError(
+            "the object's pictures are not finite: the run has diverged; export an earlier checkpoint"
+        )
+    return alphas > 0.5
+
+
+# --- cleaning -----------------------------------------------------------------------------------------------
+
+
+def without_pieces(vertices: Tensor, faces: Tensor, smallest: float) -> tuple[Tensor, Tensor]:
+    """Without components of less than `smallest` of the largest one's area, and without the walls of cavities.
+
+    A cavity's wall is a closed component that faces inwards: no camera sees it.
+    """
+    if len(faces) == 0:
+        raise ValueError("the surface has no faces: give another level")
+    edges = torch.cat([faces[:, :2], faces[:, 1:]]).numpy()
+    labels = torch.from_numpy(connected_component_labels(edges, len(vertices))).long()[faces[:, 0]]
+    count = int(labels.max()) + 1
+    crosses = face_normals(vertices, faces).double()
+    areas = torch.zeros(count, dtype=torch.float64).index_add_(0, labels, crosses.norm(dim=-1))
+    volumes = torch.zeros(count, dtype=torch.float64)
+    volumes.index_add_(0, labels, (vertices[faces[:, 0]].double() * crosses).sum(-1))
+    outer = volumes > 0
+    if not bool(outer.any()):
+        raise ValueError("the surface encloses nothing: give another level")
+    keep = outer & (areas >= smallest * areas[outer].max())
+    return compact(vertices, faces[keep[labels]])
+
+
+def compact(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+    """Without vertices that no face names."""
+    used, index = torch.unique(faces, return_inverse=True)
+    return vertices[used], index.reshape(-1, 3)
+
+
+def decimated(vertices: Tensor, faces: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """At most about `limit` faces, by quadric error (Garland and Heckbert 1997), without degenerate ones."""
+    if len(faces) > limit:
+        points, triangles = fast_simplification.simplify(
+            vertices.numpy(), faces.numpy().astype(np.int32), target_count=limit
+        )
+        vertices = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32))
+        faces = torch.from_numpy(triangles.astype(np.int64))
+    flat = face_normals(vertices, faces).norm(dim=-1) <= 1e-14
+    faces = faces[~flat]
+    if len(faces) == 0:
+        raise ValueError(f"no face is left of the surface at a limit of {limit} faces: allow more")
+    return compact(vertices, faces)
