@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,12 +23,13 @@ GIVEN: dict[type[DistillationSettings], dict[str, Any]] = {
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("task", GIVEN)
 def test_every_preset_is_made_of_settings(name: PresetName, task: type[DistillationSettings]) -> None:
-    if name == "dreamgaussian" and task is not TextTo3DSettings:
+    if name in ("dreamgaussian", "texture") and task is not TextTo3DSettings:
         with pytest.raises(ValueError, match=f"is for 3d, not for {task.task}"):
             preset(name, task)
         return
     values = preset(name, task)
-    settings = task(**GIVEN[task], **values)
+    start = {"init": Path("a.glb")} if name == "texture" else {}
+    settings = task(**GIVEN[task], **start, **values)
     for key, value in values.items():
         found = getattr(settings, key)
         if isinstance(value, dict):

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from rewardsds.tasks.settings import DistillationSettings, EditSettings, TextTo3DSettings, TextToImageSettings
 
-PresetName = Literal["small", "medium", "large", "paper", "dreamgaussian"]
+PresetName = Literal["small", "medium", "large", "paper", "dreamgaussian", "texture"]
 PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 
 EFFORT: dict[str, tuple[int, float, int]] = {
@@ -22,14 +22,13 @@ def preset(name: PresetName, task: type[DistillationSettings]) -> dict[str, Any]
 
     small, medium, large: N, K and S, with K as a share of the task's usual number of steps. paper: what the paper
     used, which is meant for Stable Diffusion (image, edit) and MVDream (3d). dreamgaussian: the first stage of
-    DreamGaussian with MVDream, rewarded as in the paper; raises ValueError for other tasks than 3d.
+    DreamGaussian with MVDream, rewarded as in the paper. texture: its second stage, which wants `init`. Both raise
+    ValueError for other tasks than 3d.
     """
-    if name == "dreamgaussian":
+    if name in ("dreamgaussian", "texture"):
         if task is not TextTo3DSettings:
-            raise ValueError(
-                f"the preset dreamgaussian is for 3d, not for {task.task}: choose another preset"
-            )
-        return dict(DREAMGAUSSIAN)
+            raise ValueError(f"the preset {name} is for 3d, not for {task.task}: choose another preset")
+        return dict(DREAMGAUSSIAN if name == "dreamgaussian" else TEXTURE)
     if name == "paper":
         return dict(PAPER[task])
     candidates, share, rollout_steps = EFFORT[name]
@@ -180,3 +179,14 @@ times 0.7 is the distance to the three nearest neighbours; split and pruned are 
 its extent, 0.5. Its pruning by screen size never takes effect, and is left out; backgrounds are grey, not black or
 white alone. What leaves `bounds` is removed, which it does not do.
 """
+
+TEXTURE: dict[str, Any] = {
+    "backbone": "mesh",
+    "loss": "refine",
+    "steps": 100,
+    "rollout_steps": 8,
+    "t_range_start": (0.20, 0.20),
+    "t_range_end": (0.05, 0.05),
+}
+"""DreamGaussian's second stage (arXiv 2309.16653, section 3.3): noise is added up to a fifth of the timesteps, taken
+out in several steps, and the texture follows. The noise falls as it does in DreamGaussian's public code."""

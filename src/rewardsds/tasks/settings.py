@@ -17,6 +17,7 @@ from typing_extensions import Self
 from rewardsds.distillation.phrases import BAD_QUALITY, BRIDGE_SOURCE, BRIDGE_TARGET
 from rewardsds.runs.settings import RunSettings, Settings
 from rewardsds.scenes.gaussians.settings import GaussianSettings
+from rewardsds.scenes.mesh.settings import MeshExportSettings, MeshSettings
 from rewardsds.scenes.nerf.settings import NeRFSettings
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
@@ -522,9 +523,15 @@ class TextTo3DSettings(GenerationSettings):
         description="What to make, in words."
     )
 
-    backbone: Literal["gaussians", "nerf"] = Field(
+    backbone: Literal["gaussians", "nerf", "mesh"] = Field(
         default="gaussians",
-        description="What the object is made of: Gaussians, or a NeRF (a density and a colour at every point).",
+        description="What the object is made of: Gaussians, a NeRF (a density and a colour at every point), or a mesh "
+        "whose texture alone is optimised.",
+    )
+    init: Path | None = Field(
+        default=None,
+        description="What the object starts from: a mesh (glb, gltf, obj, stl, ply), a point cloud or Gaussians (ply), "
+        "or the folder of another run. null: the backbone's own start.",
     )
     reward_over_views: Literal["together", "mean", "min"] = Field(
         default="together",
@@ -562,6 +569,12 @@ class TextTo3DSettings(GenerationSettings):
         description="How the NeRF starts, is rendered, regularised and optimised.",
     )
 
+    mesh: MeshSettings = Field(default_factory=MeshSettings, description="How a mesh's texture is optimised.")
+    extraction: MeshExportSettings = Field(
+        default_factory=MeshExportSettings,
+        description="How the object of another run becomes the mesh that this one starts from.",
+    )
+
     @property
     def texts(self) -> tuple[str, ...]:
         return (self.prompt,)
@@ -569,6 +582,14 @@ class TextTo3DSettings(GenerationSettings):
     @property
     def wanted(self) -> str:
         return self.prompt
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.backbone == "mesh" and self.init is None:
+            raise ValueError(
+                "the backbone mesh optimises the texture of a finished shape: give one with init, a file or a run"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_views(self) -> Self:

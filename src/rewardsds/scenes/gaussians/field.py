@@ -15,8 +15,8 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from rewardsds.scenes.gaussians.numba_kernels import kernel
-from rewardsds.scenes.parallel import run_jobs
 from rewardsds.scenes.gaussians.reference import quaternion_to_matrix
+from rewardsds.scenes.parallel import run_jobs
 
 CUTOFF = 1e-5
 """Each Gaussian is left out where opacity · exp(−½ d²) is below this: the density is too low by at most CUTOFF × their

@@ -18,7 +18,9 @@ from rewardsds.scenes.object3d import Colour, Object3D
 OPAQUE = 0.5  # alpha from which on a pixel shows the object's colour
 GRAZING = 0.15  # cosine below which a surface is seen too flat to tell its colour
 POWER = 2  # of the cosine, in a view's weight
-UNTRAINED = 0.05  # weight of views from elevations that training never looked from: they fill what others do not see
+UNTRAINED = (
+    0.05  # weight of views from elevations that training never looked from: they fill what others do not see
+)
 HIDDEN = 0.02  # world units by which something nearer hides a texel
 
 

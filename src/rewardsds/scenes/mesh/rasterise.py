@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rewardsds.scenes.cameras import Cameras
-from rewardsds.scenes.parallel import kernel, run
+from rewardsds.scenes.parallel import kernel, run_jobs
 
 NEAR = 1e-3  # world units before the camera
 BAND = 128  # rows that a job fills

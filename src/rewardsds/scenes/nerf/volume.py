@@ -69,7 +69,9 @@ def sample_rays(
     samples = Samples(torch.empty(total, dtype=torch.int64), torch.empty(total), torch.empty(total, 3))
     outputs = [one.numpy() for one in (samples.ray, samples.distance, samples.points)]
     offsets = counts.cumsum() - counts
-    run_jobs(kernels.march_fill, len(near), origin, direction, first, shifts, length, chosen, offsets, *outputs)
+    run_jobs(
+        kernels.march_fill, len(near), origin, direction, first, shifts, length, chosen, offsets, *outputs
+    )
     return samples
 
 
