@@ -25,6 +25,23 @@ TOLD = 0.9
 """A kind's sides are told where front and back are told apart in at least this share of validation pictures."""
 
 
+FACED = ("backpack", "car", "chair", "couch", "cup", "dog", "penguin", "sheep")
+"""Kinds that look otherwise from the front than from behind. What others show says nothing about the side."""
+
+
+def faced_pictures(data: ToyboxData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scenes, views and toys (M,) of all pictures whose largest toy is one of FACED."""
+    count = data.views.shape[1]
+    scenes, views = np.repeat(np.arange(len(data)), count), np.tile(np.arange(count), len(data))
+    toys, asked = largest_toys(data, scenes, views)
+    faced = [
+        data.scenes[scene]["toys"][min(toy, len(data.scenes[scene]["toys"]) - 1)][0] in FACED
+        for scene, toy in zip(scenes, toys, strict=True)
+    ]
+    chosen = asked & np.array(faced)
+    return scenes[chosen], views[chosen], toys[chosen]
+
+
 def largest_toys(data: ToyboxData, scenes: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(M,) index of the toy that covers most of each picture, and (M,) whether it covers enough to be asked about."""
     shares = data.visible[scenes, views]
@@ -56,6 +73,9 @@ def train_view_judge(
     Loss: cross-entropy of the side. A share of the pictures comes through the autoencoder, others are blurred and
     noisy. Which kinds it tells is measured on `validation` and written beside the weights.
     """
+    all_scenes, all_views, all_toys = faced_pictures(data)
+    if not len(all_scenes):
+        raise ValueError(f"no scene shows a toy with a front: {', '.join(FACED)}")
     autoencoder = load_autoencoder(out / "weights").to(device, memory_format=torch.channels_last)
     torch.manual_seed(seed + SEED)
     model = ViewJudgeNetwork().to(device)
@@ -63,10 +83,8 @@ def train_view_judge(
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         draws = Draws.of(seed + SEED, step)
-        scenes = draws.numpy.integers(0, len(data), settings.batch)
-        views = draws.numpy.integers(0, data.views.shape[1], settings.batch)
-        toys, asked = largest_toys(data, scenes, views)
-        scenes, views, toys = scenes[asked], views[asked], toys[asked]
+        drawn = draws.numpy.integers(0, len(all_scenes), settings.batch)
+        scenes, views, toys = all_scenes[drawn], all_views[drawn], all_toys[drawn]
         images = pictures(data, scenes, views, device)
         images = augment(reconstruct(autoencoder, images, draws, RECONSTRUCTED), draws)
         truth = sides(data, scenes, views, toys).to(device)
@@ -93,16 +111,13 @@ def train_view_judge(
 def front_from_back(judge: ViewJudge, data: ToyboxData, device: str) -> dict[str, dict[str, float]]:
     """By kind: in what share of true pictures from the front or from behind the judge says the right one of the two.
 
-    All pictures of a data set in which a toy of the kind is the largest. `pictures`: how many. `side`: share in which
-    all four sides are told, of pictures from anywhere.
+    All pictures of a data set in which a toy of the kind is the largest, of FACED. `pictures`: how many from the front
+    or behind. `side`: share in which all four sides are told, of pictures from anywhere.
     """
     found: dict[str, list[tuple[bool, bool | None]]] = {}
-    count = data.views.shape[1]
-    for start in range(0, len(data), 64):
-        scenes = np.repeat(np.arange(start, min(start + 64, len(data))), count)
-        views = np.tile(np.arange(count), len(scenes) // count)
-        toys, asked = largest_toys(data, scenes, views)
-        scenes, views, toys = scenes[asked], views[asked], toys[asked]
+    chosen = faced_pictures(data)
+    for part in np.array_split(np.arange(len(chosen[0])), max(1, len(chosen[0]) // 256)):
+        scenes, views, toys = (values[part] for values in chosen)
         truth = sides(data, scenes, views, toys).tolist()
         given = judge.probabilities(pictures(data, scenes, views, device))
         for scene, toy, right, shares in zip(scenes, toys, truth, given, strict=True):
