@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
@@ -18,7 +19,9 @@ from rewardsds.scenes.object3d import Colour, Object3D
 OPAQUE = 0.5  # alpha from which on a pixel shows the object's colour
 GRAZING = 0.15  # cosine below which a surface is seen too flat to tell its colour
 POWER = 2  # of the cosine, in a view's weight
-UNTRAINED = 0.05  # weight of views from elevations that training never looked from: they fill what others do not see
+UNTRAINED = (
+    0.05  # weight of views from elevations that training never looked from: they fill what others do not see
+)
 HIDDEN = 0.02  # world units by which something nearer hides a texel
 
 
@@ -72,8 +75,9 @@ def dilated(texture: Tensor, known: Tensor) -> Tensor:
     """(T, T, 3) with each texel that is not `known` (T, T) as the nearest one that is."""
     if bool(known.all()) or not bool(known.any()):
         return texture
-    rows, columns = distance_transform_edt(~known.numpy(), return_distances=False, return_indices=True)
-    return texture[torch.from_numpy(rows).long(), torch.from_numpy(columns).long()]
+    nearest = distance_transform_edt(~known.numpy(), return_distances=False, return_indices=True)
+    rows, columns = torch.from_numpy(np.asarray(nearest)).long()
+    return texture[rows, columns]
 
 
 def _trust(scene: Object3D, camera: Cameras, margin: float = 10.0) -> float:
