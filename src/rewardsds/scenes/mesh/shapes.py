@@ -336,7 +336,9 @@ def _cloud(path: Path, geometry: Any, gltf: bool) -> SurfacePoints:
 def _ply_normals(geometry: Any, count: int) -> Tensor | None:
     """Unit normals of a PLY's points, which trimesh keeps only in its raw elements."""
     raw = geometry.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
-    if raw is None or not {"nx", "ny", "nz"} <= set(getattr(raw.dtype, "names", None) or ()):
+    # an array with named columns of a binary file, a mapping of columns of a text file
+    names = raw.keys() if isinstance(raw, dict) else getattr(getattr(raw, "dtype", None), "names", None)
+    if raw is None or not {"nx", "ny", "nz"} <= set(names or ()):
         return None
     columns = [np.asarray(raw[name], np.float32).reshape(count) for name in ("nx", "ny", "nz")]
     normals = torch.from_numpy(np.stack(columns, axis=-1))
