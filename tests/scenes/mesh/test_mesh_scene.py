@@ -158,7 +158,7 @@ def test_total_variation_is_of_what_triangles_show():
     term.backward()
     assert scene.texture_logits.grad is not None
     assert (scene.texture_logits.grad[:, 0, :3] == 0).all()
-    assert (scene.texture_logits.grad[:, 3] != 0).all()
+    assert (scene.texture_logits.grad[:, 3].abs().sum(0) > 0).all()
 
 
 def test_a_checkpoint_alone_brings_it_back():
