@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"catalogue", "pretrained", "foreign", "memory", "hardware", "priors", "rewards"},
     "evaluation": {"tasks", "runs", "toybox", "scenes", "priors", "rewards", "distillation"},
     "studio": {"tasks", "runs", "toybox", "scenes", "priors", "rewards", "distillation"},
-    "cli": {"catalogue", "tasks", "runs", "toybox", "models"},
+    "cli": {"catalogue", "tasks", "runs", "toybox", "models", "scenes.settings", "scenes.mesh.settings"},
     "__main__": {"cli"},
     # the names of `from rewardsds import …`
     "__init__": {"distillation", "priors", "rewards"},

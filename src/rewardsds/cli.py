@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import tyro
 from pydantic import ValidationError
 
+from rewardsds.catalogue import Recipe
 from rewardsds.errors import RewardsdsError, SettingsError, describe_os_error, describe_validation
 from rewardsds.runs.settings import read_yaml
+from rewardsds.scenes.mesh.settings import MeshExportSettings
+from rewardsds.scenes.settings import TurntableSettings
 from rewardsds.tasks.presets import PRESETS, PresetName, preset
 from rewardsds.tasks.settings import (
     TASKS,
@@ -41,6 +44,7 @@ commands:
   edit PICTURE            change what a picture shows, from --source "…" to --target "…"
   settings TASK           all settings of image, 3d or edit with their meaning, as a file for --config
   resume RUN              continue a run that was stopped; the result is the same to the bit
+  export RUN --to FORMAT  a 3D object as glb, obj, ply, splat, mp4, gif, png or html
   models list             pretrained models that are known by name; also models fetch, convert and check
   doctor                  the machine, the models that are there, what fits, and what to run
   toybox show PROMPT      true pictures of a prompt from the world that the embedded prior was trained on
@@ -59,7 +63,6 @@ examples:
 """
 
 Command = TypeVar("Command")
-Recipe = Literal["mvdream", "stable-diffusion", "image-reward", "aesthetic", "hps", "reward3d"]
 Flat = tyro.conf.arg(name="")  # without a prefix before the names of a group's fields
 Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
 
@@ -180,6 +183,22 @@ class Resume:
 
 
 @dataclass
+class Export:
+    """Write the object of a 3D run as a file for other programs."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder; of a run that was stopped, its newest checkpoint is taken."""
+    to: Literal["glb", "obj", "ply", "splat", "mp4", "gif", "png", "html"]
+    """glb, obj: textured mesh; html: a page that shows it in 3D; ply, splat: Gaussians; mp4, gif, png: pictures."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """None: RUN/object.*, or RUN/turntable.* and RUN/views.png."""
+    force: bool = False
+    """Replace a file that exists."""
+    turntable: Annotated[TurntableSettings, Flat] = field(default_factory=TurntableSettings)
+    mesh: MeshExportSettings = field(default_factory=MeshExportSettings)
+
+
+@dataclass
 class Show:
     """Write a contact sheet of true scenes for a prompt."""
 
@@ -283,6 +302,13 @@ def _dispatch(argv: list[str]) -> int:
         return _settings(rest)
     if command == "resume":
         return _resume(rest)
+    if command == "export":
+        made = _parse(Export, rest, "rewardsds export")
+        from rewardsds.tasks.export import export
+
+        given = (made.run, made.to, made.out)
+        print(*export(*given, force=made.force, turntable=made.turntable, mesh=made.mesh), sep="\n")
+        return 0
     if command == "models":
         return _models(rest)
     if command == "doctor":
@@ -295,7 +321,7 @@ def _dispatch(argv: list[str]) -> int:
         return _toybox(rest)
     given = f"unknown command {command!r}" if command else "no command"
     raise SettingsError(
-        f"{given}: expected image, 3d, edit, settings, resume, models, doctor or toybox; see `rewardsds --help`"
+        f"{given}: expected image, 3d, edit, settings, resume, export, models, doctor or toybox; see `rewardsds --help`"
     )
 
 
@@ -320,12 +346,22 @@ def _given_values(task: type[DistillationSettings], argv: Sequence[str]) -> dict
         values |= preset(name, task)
     config = _option(argv, "--config")
     if config is not None:
-        values |= _settings_from_file(task, Path(config))
+        values = _over(values, _settings_from_file(task, Path(config)))
     prompts = _option(argv, "--prompts")
     if prompts is not None and "prompts" in task.model_fields:
         values.pop("prompt", None)
         values["prompts"] = _read_prompts(Path(prompts))
     return values
+
+
+def _over(values: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` in place of `values`; of a group of settings only what is named."""
+    merged = dict(values)
+    for name, value in own.items():
+        below = merged.get(name)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[name] = _over(below, value) if both else value
+    return merged
 
 
 def _option(argv: Sequence[str], name: str) -> str | None:

@@ -106,3 +106,12 @@ def test_half_precision_is_close(tiny_prior_folder: Path, dtype: torch.dtype):
     assert half.conditional.dtype == torch.float32
     error = (half.conditional - whole.conditional).norm() / whole.conditional.norm()
     assert 0 < float(error) < 0.05
+
+
+@pytest.mark.slow  # the compiler takes a minute
+def test_the_compiled_network_predicts_the_same(tiny_single_view_prior_folder: Path):
+    prior = load_prior(tiny_single_view_prior_folder, "cpu")
+    whole = predicted(prior)
+    prior.compile()
+    assert_same(predicted(prior), whole)
+    assert prior.network._compiled_call_impl is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -32,8 +33,8 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def scene(seed: int) -> GaussianScene:
-    return GaussianScene(generators([seed]), SETTINGS, camera=CAMERA)
+def scene(seed: int, settings: GaussianSettings = SETTINGS) -> GaussianScene:
+    return GaussianScene(generators([seed]), settings, camera=CAMERA)
 
 
 def optimise(scene: Scene, seeds: Sequence[int], steps: int = 6) -> dict[str, Tensor]:
@@ -53,19 +54,29 @@ def optimise(scene: Scene, seeds: Sequence[int], steps: int = 6) -> dict[str, Te
     return dict(scene.state_dict())
 
 
-def test_items_are_what_they_would_be_alone():
-    group = optimise(SceneGroup([scene(3), scene(8)]), [3, 8])
+ALL = {"sh_degree": 2, "sh_degree_every": 2, "prune_screen_size": 0.4}
+
+
+@pytest.mark.parametrize("changes", [{}, ALL, {**ALL, "strategy": "mcmc"}])
+def test_items_are_what_they_would_be_alone(changes: dict[str, Any]):
+    settings = SETTINGS.model_copy(update=changes)
+    group = optimise(SceneGroup([scene(3, settings), scene(8, settings)]), [3, 8])
     for index, seed in enumerate([3, 8]):
-        alone = optimise(scene(seed), [seed])
-        assert len(alone["means"]) != SETTINGS.initial_gaussians
+        alone = optimise(scene(seed, settings), [seed])
+        assert len(alone["means"]) != settings.initial_gaussians
+        if settings.sh_degree:
+            assert alone["degree"] == 2
+            assert alone["harmonics"].any()
         for key, value in alone.items():
             torch.testing.assert_close(group[f"{index}/{key}"], value, atol=1e-6, rtol=1e-5)
 
 
-def test_state_goes_out_and_in_again():
-    first = SceneGroup([scene(3), scene(8)])
+@pytest.mark.parametrize("changes", [{}, ALL])
+def test_state_goes_out_and_in_again(changes: dict[str, Any]):
+    settings = SETTINGS.model_copy(update=changes)
+    first = SceneGroup([scene(3, settings), scene(8, settings)])
     state = optimise(first, [3, 8])
-    second = SceneGroup([scene(0), scene(1)])
+    second = SceneGroup([scene(0, settings), scene(1, settings)])
     second.load_state_dict(state)
     again = second.state_dict()
     assert state.keys() == again.keys()

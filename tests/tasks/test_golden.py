@@ -28,6 +28,9 @@ RUNS: dict[str, DistillationSettings] = {
     "3d": TextTo3DSettings(
         prompt="a penguin with a brown bag in the snow", steps=3, video_frames=2, video_size=32, **COMMON
     ),
+    "3d, NeRF": TextTo3DSettings(
+        prompt="a red cube", backbone="nerf", steps=2, video_frames=2, video_size=32, **COMMON
+    ),
 }
 
 

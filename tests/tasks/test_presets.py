@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +23,19 @@ GIVEN: dict[type[DistillationSettings], dict[str, Any]] = {
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("task", GIVEN)
 def test_every_preset_is_made_of_settings(name: PresetName, task: type[DistillationSettings]) -> None:
+    if name in ("dreamgaussian", "texture") and task is not TextTo3DSettings:
+        with pytest.raises(ValueError, match=f"is for 3d, not for {task.task}"):
+            preset(name, task)
+        return
     values = preset(name, task)
-    settings = task(**GIVEN[task], **values)
+    start = {"init": Path("a.glb")} if name == "texture" else {}
+    settings = task(**GIVEN[task], **start, **values)
     for key, value in values.items():
-        assert getattr(settings, key) == value
+        found = getattr(settings, key)
+        if isinstance(value, dict):
+            assert {name: getattr(found, name) for name in value} == value
+        else:
+            assert found == value
 
 
 @pytest.mark.parametrize(
@@ -54,9 +65,76 @@ def test_the_papers_values() -> None:
     assert (object_.t_range_start, object_.t_range_end) == ((0.98, 0.98), (0.02, 0.5))
 
 
+def test_mvdreams_values() -> None:
+    """Of configs/mvdream-sd21.yaml in threestudio-mvdream."""
+    settings = TextTo3DSettings(prompt="a red cube", **preset("paper", TextTo3DSettings))
+    camera, nerf = settings.camera, settings.nerf
+    assert settings.backbone == "nerf"
+    assert [camera.groups_at(step) * camera.views for step in (0, 4_999, 5_000)] == [8, 8, 4]
+    assert [camera.resolution_at(step) for step in (0, 4_999, 5_000)] == [64, 64, 256]
+    assert (camera.field_of_view, camera.elevation, camera.relative_distance) == (
+        (15, 60),
+        (0, 30),
+        (0.8, 1.0),
+    )
+    assert (nerf.levels, nerf.features, nerf.log2_table, nerf.base_resolution) == (16, 2, 19, 16)
+    assert nerf.base_resolution * nerf.growth ** (nerf.levels - 1) == pytest.approx(4096)
+    assert (nerf.blob, nerf.blob_scale, nerf.blob_radius, nerf.samples_per_ray) == ("linear", 10, 0.5, 512)
+    assert (nerf.grid_learning_rate, nerf.network_learning_rate, nerf.weight_decay) == (0.01, 0.001, 0.01)
+    assert (nerf.neurons, nerf.hidden_layers, nerf.environment) == (64, 1, True)
+
+
+def test_a_settings_file_changes_only_what_it_names_of_a_group(
+    tmp_path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("camera: {views: 2}\nnerf: {levels: 4}\n")
+    assert main(["settings", "3d", "--preset", "paper", "--config", str(own)]) == 0
+    values = yaml.safe_load(capsys.readouterr().out)
+    assert (values["camera"]["views"], values["camera"]["milestones"]) == (2, [5_000])
+    assert (values["nerf"]["levels"], values["nerf"]["log2_table"]) == (4, 19)
+
+
 def test_a_settings_file_counts_before_a_preset(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("candidates: 6\n")
     assert main(["settings", "image", "--preset", "large", "--config", str(own)]) == 0
     values = yaml.safe_load(capsys.readouterr().out)
     assert (values["candidates"], values["rollout_steps"]) == (6, 15)
+
+
+def test_dreamgaussians_schedule() -> None:
+    """Figures of its paper and its public configuration; lengths are world units, as its cameras stand 2.5 away."""
+    settings = TextTo3DSettings(prompt="a red cube", **preset("dreamgaussian", TextTo3DSettings))
+    camera, gaussians = settings.camera, settings.gaussians
+    assert [camera.resolution_at(step) for step in (0, 149, 150, 299, 300, 499)] == [
+        128,
+        128,
+        256,
+        256,
+        512,
+        512,
+    ]
+    half = math.tan(math.radians(camera.field_of_view[0] / 2))
+    assert camera.relative_distance[0] / half == pytest.approx(2.5, abs=2e-3)
+    assert (gaussians.initial_gaussians, gaussians.initial_radius, gaussians.prune_opacity) == (
+        5000,
+        0.5,
+        0.01,
+    )
+    assert gaussians.means_final_learning_rate / gaussians.means_learning_rate == pytest.approx(0.02)
+    # the public configuration: the degree-0 harmonic (0.282) learns at 0.01; a logit at 0 moves a colour by a quarter
+    assert gaussians.colours_learning_rate / 4 == pytest.approx(0.01 * 0.28209, rel=0.01)
+    assert settings.steps == 500
+    assert settings.t_range_start == (0.98, 0.98)
+
+
+def test_a_preset_with_groups_reaches_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings", "3d", "--preset", "dreamgaussian"]) == 0
+    values = yaml.safe_load(capsys.readouterr().out)
+    assert values["gaussians"]["densify_gradient"] == 0.04
+    assert values["camera"]["resolution"] == [128, 256, 512]
+    assert main(["settings", "image", "--preset", "dreamgaussian"]) != 0
+    message = capsys.readouterr().err
+    assert "is for 3d" in message
+    assert "Traceback" not in message

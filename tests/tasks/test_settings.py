@@ -173,9 +173,11 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
 
     from rewardsds.scenes.gaussians.settings import GaussianSettings
     from rewardsds.scenes.image import LatentImageSettings
+    from rewardsds.scenes.nerf.settings import NeRFSettings
     from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
-    for kind in (Settings, GaussianSettings, LatentImageSettings, CameraSettings, BackgroundSettings):
+    scenes = (GaussianSettings, NeRFSettings, LatentImageSettings, CameraSettings, BackgroundSettings)
+    for kind in (Settings, *scenes):
         monkeypatch.setattr(kind, "__getattribute__", recording, raising=False)
     return seen
 
@@ -230,11 +232,26 @@ def test_every_setting_is_read_by_something(
                 "overhead": "",
             },
         ),
+        TextTo3DSettings(
+            **small,
+            backbone="nerf",
+            nerf={  # pyright: ignore[reportArgumentType]
+                "levels": 2,
+                "environment": True,
+                "orientation_weight": 0.01,
+                "occupancy_resolution": 4,
+                "occupancy_every": 1,
+            },
+            camera={"resolution": [8]},  # pyright: ignore[reportArgumentType]
+            video_size=16,
+            video_frames=2,
+        ),
     ]
     reads.clear()  # the rules across fields have read some already
     for index, settings in enumerate(made):
         run(settings.model_copy(update={"out": tmp_path / str(index)}), console=quiet())
     from rewardsds.scenes.gaussians.settings import GaussianSettings
+    from rewardsds.scenes.nerf.settings import NeRFSettings
     from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
     chosen = {
@@ -250,6 +267,7 @@ def test_every_setting_is_read_by_something(
         TextToImageSettings,
         TextTo3DSettings,
         GaussianSettings,
+        NeRFSettings,
         CameraSettings,
         BackgroundSettings,
         BridgeSettings,

@@ -145,6 +145,10 @@ def resume(
         settings = read_settings(folder.read_settings())
         settings = settings.model_copy(update={"out": folder.path}).resolved()
         found = find_checkpoint(folder, console)
+        if found is None:
+            say(console, f"{folder.path} has no checkpoint yet: starting at step 0")
+        else:
+            say(console, f"continuing {folder.path} after step {found.steps_done}")
         job = build(settings)
         if found is None:
             _begin(settings, job)
@@ -162,9 +166,7 @@ def _begin(settings: RunSettings, job: Job) -> None:
         job.begin()
 
 
-def find_checkpoint(
-    folder: RunFolder, console: Console, purpose: str = "continuing"
-) -> checkpoint.Checkpoint | None:
+def find_checkpoint(folder: RunFolder, console: Console) -> checkpoint.Checkpoint | None:
     """The newest checkpoint that is whole; None if the run was stopped before its first one.
 
     Raises CheckpointError if there are checkpoints and all of them are damaged.
@@ -176,14 +178,12 @@ def find_checkpoint(
         except CheckpointError as error:
             say(console, f"warning: {error}; trying the one before")
             continue
-        say(console, f"{purpose} {folder.path} after step {found.steps_done}")
         return found
     if paths:
         raise CheckpointError(
             f"no usable checkpoint in {folder.checkpoints}: all {len(paths)} are damaged; start again with "
             f"--config {folder.settings} and another --out"
         )
-    say(console, f"{folder.path} has no checkpoint yet: starting at step 0")
     return None
 
 

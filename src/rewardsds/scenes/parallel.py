@@ -53,7 +53,7 @@ def threads() -> int:
     return max(1, min(torch.get_num_threads(), limit))
 
 
-def run(kernel: Callable[..., Any], jobs: int, *arguments: Any) -> None:
+def run_jobs(kernel: Callable[..., Any], jobs: int, *arguments: Any) -> None:
     """Call kernel(start, stop, *arguments) for ranges that cover all jobs, several at a time.
 
     A few ranges per thread even out jobs of different length. The split has no influence on results.

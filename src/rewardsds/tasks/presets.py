@@ -1,4 +1,4 @@
-"""Named settings: how much is spent on the reward, and the paper's own values (arXiv 2503.09601)."""
+"""Named settings: how much is spent on the reward, and published values (arXiv 2503.09601, 2309.16653)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from rewardsds.tasks.settings import DistillationSettings, EditSettings, TextTo3DSettings, TextToImageSettings
 
-PresetName = Literal["small", "medium", "large", "paper"]
+PresetName = Literal["small", "medium", "large", "paper", "dreamgaussian", "texture"]
 PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 
 EFFORT: dict[str, tuple[int, float, int]] = {
@@ -21,8 +21,14 @@ def preset(name: PresetName, task: type[DistillationSettings]) -> dict[str, Any]
     """The settings that a preset gives a task; all others keep their defaults.
 
     small, medium, large: N, K and S, with K as a share of the task's usual number of steps. paper: what the paper
-    used, which is meant for Stable Diffusion (image, edit) and MVDream (3d).
+    used, which is meant for Stable Diffusion (image, edit) and MVDream (3d). dreamgaussian: the first stage of
+    DreamGaussian with MVDream, rewarded as in the paper. texture: its second stage, which wants `init`. Both raise
+    ValueError for other tasks than 3d.
     """
+    if name in ("dreamgaussian", "texture"):
+        if task is not TextTo3DSettings:
+            raise ValueError(f"the preset {name} is for 3d, not for {task.task}: choose another preset")
+        return dict(DREAMGAUSSIAN if name == "dreamgaussian" else TEXTURE)
     if name == "paper":
         return dict(PAPER[task])
     candidates, share, rollout_steps = EFFORT[name]
@@ -71,5 +77,116 @@ PAPER: dict[type[DistillationSettings], dict[str, Any]] = {
         "t_range_start": (0.98, 0.98),
         "t_range_end": (0.02, 0.50),
         "t_anneal_steps": 8_000,
+        # MVDream's public settings (mvdream-sd21.yaml of threestudio-mvdream): all its regularisers have weight 0
+        "backbone": "nerf",
+        "camera": {
+            "views": 4,
+            "groups": (2, 1),
+            "resolution": (64, 256),
+            "milestones": (5_000,),
+            "elevation": (0.0, 30.0),
+            "field_of_view": (15.0, 60.0),
+            "relative_distance": (0.8, 1.0),
+        },
+        "background": {"grey": (0.5, 0.5), "tint": 0.5},  # any colour
+        "nerf": {
+            "levels": 16,
+            "features": 2,
+            "log2_table": 19,
+            "base_resolution": 16,
+            "growth": 1.447269237440378,
+            "neurons": 64,
+            "hidden_layers": 1,
+            "density_activation": "softplus",
+            "blob": "linear",
+            "blob_scale": 10.0,
+            "blob_radius": 0.5,
+            "samples_per_ray": 512,
+            "evaluation_samples_per_ray": 512,
+            "early_stop": 1e-4,
+            "occupancy_resolution": 32,
+            "occupancy_every": 16,
+            "occupancy_decay": 0.95,
+            "occupancy_threshold": 0.01,
+            "environment": True,
+            "environment_neurons": 16,
+            "environment_layers": 2,
+            "environment_replacement": 0.5,
+            "orientation_weight": 0.0,
+            "opacity_weight": 0.0,
+            "sparsity_weight": 0.0,
+            "z_variance_weight": 0.0,
+            "grid_learning_rate": 0.01,
+            "network_learning_rate": 0.001,
+            "environment_learning_rate": 0.001,
+            "weight_decay": 0.01,
+            "epsilon": 1e-15,
+        },
     },
 }
+
+DREAMGAUSSIAN: dict[str, Any] = {
+    "steps": 500,
+    "candidates": 7,
+    "reward_steps": 350,
+    "reward": "image-reward",
+    "weighting_k": 2,
+    "guidance_scale": 100.0,
+    "rollout_guidance_scale": 7.5,
+    "t_range_start": (0.98, 0.98),
+    "t_range_end": (0.02, 0.02),
+    "camera": {
+        "resolution": (128, 256, 512),
+        "milestones": (150, 300),
+        "elevation": (-30.0, 30.0),
+        "field_of_view": (49.1, 49.1),
+        "relative_distance": (1.142, 1.142),  # 2.5 away
+    },
+    "background": {"grey": (0.0, 1.0), "tint": 0.0},
+    "gaussians": {
+        "initial_gaussians": 5000,
+        "initial_radius": 0.5,
+        "initial_scale": 0.7,
+        "initial_opacity": 0.1,
+        "initial_colour_spread": 0.01,
+        "means_learning_rate": 0.01,
+        "means_final_learning_rate": 0.0002,
+        "means_decay_steps": 300,
+        "colours_learning_rate": 0.0113,
+        "opacities_learning_rate": 0.05,
+        "scales_learning_rate": 0.005,
+        "rotations_learning_rate": 0.005,
+        "densify_start": 0,
+        "densify_stop": 3000,
+        "densify_every": 50,
+        "densify_gradient": 0.04,
+        "split_scale": 0.005,
+        "max_gaussians": 200_000,
+        "prune_start": 0,
+        "prune_opacity": 0.01,
+        "prune_scale": 0.05,
+        "opacity_reset_every": 700,
+        "opacity_entropy_weight": 0.0,
+        "anisotropy_weight": 0.0,
+    },
+}
+"""The first stage of DreamGaussian (arXiv 2309.16653, section 4.1) as its public configuration for MVDream has it.
+
+The figures are in our terms: the means' rates are ten times the configuration's, as its `spatial_lr_scale` is 10; a
+colour's rate is that of a logit at mid-grey which moves the colour as fast as a spherical harmonic of degree 0 does;
+the threshold of gradients is four times its, as its loss is a mean over four views and ours a sum; the ball's spacing
+times 0.7 is the distance to the three nearest neighbours; split and pruned are what is larger than 0.01 and 0.1 times
+its extent, 0.5. Its pruning by screen size never takes effect, and is left out; backgrounds are grey, not black or
+white alone. What leaves `bounds` is removed, which it does not do.
+"""
+
+TEXTURE: dict[str, Any] = {
+    "backbone": "mesh",
+    "loss": "refine",
+    "steps": 100,
+    "rollout_steps": 8,
+    "t_range_start": (0.20, 0.20),
+    "t_range_end": (0.05, 0.05),
+}
+"""DreamGaussian's second stage (arXiv 2309.16653, section 3.3): noise is added up to a fifth of the timesteps, taken
+out in several steps, and the texture follows. The noise falls as it does in DreamGaussian's public code."""

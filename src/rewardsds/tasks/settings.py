@@ -17,6 +17,8 @@ from typing_extensions import Self
 from rewardsds.distillation.phrases import BAD_QUALITY, BRIDGE_SOURCE, BRIDGE_TARGET
 from rewardsds.runs.settings import RunSettings, Settings
 from rewardsds.scenes.gaussians.settings import GaussianSettings
+from rewardsds.scenes.mesh.settings import MeshExportSettings, MeshSettings
+from rewardsds.scenes.nerf.settings import NeRFSettings
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
 LONGEST_PROMPT = 2_000
@@ -513,7 +515,7 @@ class TextToImageSettings(GenerationSettings):
 
 
 class TextTo3DSettings(GenerationSettings):
-    """Text to a 3D object: Gaussians are optimised through renders from all around."""
+    """Text to a 3D object, which is optimised through renders from all around."""
 
     task: ClassVar[str] = "3d"
 
@@ -521,7 +523,16 @@ class TextTo3DSettings(GenerationSettings):
         description="What to make, in words."
     )
 
-    backbone: Literal["gaussians"] = Field(default="gaussians", description="What the object is made of.")
+    backbone: Literal["gaussians", "nerf", "mesh"] = Field(
+        default="gaussians",
+        description="What the object is made of: Gaussians, a NeRF (a density and a colour at every point), or a mesh "
+        "whose texture alone is optimised.",
+    )
+    init: Path | None = Field(
+        default=None,
+        description="What the object starts from: a mesh (glb, gltf, obj, stl, ply), a point cloud or Gaussians (ply), "
+        "or the folder of another run. null: the backbone's own start.",
+    )
     reward_over_views: Literal["together", "mean", "min"] = Field(
         default="together",
         description="How an object's views are scored. together: as the reward itself does it (the toybox's take the "
@@ -553,6 +564,16 @@ class TextTo3DSettings(GenerationSettings):
         default_factory=GaussianSettings,
         description="How the Gaussians start, are optimised and thinned.",
     )
+    nerf: NeRFSettings = Field(
+        default_factory=NeRFSettings,
+        description="How the NeRF starts, is rendered, regularised and optimised.",
+    )
+
+    mesh: MeshSettings = Field(default_factory=MeshSettings, description="How a mesh's texture is optimised.")
+    extraction: MeshExportSettings = Field(
+        default_factory=MeshExportSettings,
+        description="How the object of another run becomes the mesh that this one starts from.",
+    )
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -561,6 +582,14 @@ class TextTo3DSettings(GenerationSettings):
     @property
     def wanted(self) -> str:
         return self.prompt
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.backbone == "mesh" and self.init is None:
+            raise ValueError(
+                "the backbone mesh optimises the texture of a finished shape: give one with init, a file or a run"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_views(self) -> Self:

@@ -1,10 +1,9 @@
-"""Text to 3D: Gaussians are optimised through a multi-view prior (arXiv 2503.09601, section 4.2)."""
+"""Text to 3D: an object is optimised through a multi-view prior (arXiv 2503.09601, section 4.2)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -14,24 +13,13 @@ from rewardsds.priors.view_dependent import PerpNeg, ViewDependentPrior, ViewWor
 from rewardsds.rewards.base import Reward
 from rewardsds.rewards.views import OverViews
 from rewardsds.runs.loop import Job
-from rewardsds.runs.randomness import generator
-from rewardsds.scenes.base import Scene
 from rewardsds.scenes.export import turntable_cameras, write_turntable, write_views
 from rewardsds.scenes.gaussians.scene import GaussianScene
-from rewardsds.scenes.group import SceneGroup
-from rewardsds.scenes.object3d import Object3D
-from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
+from rewardsds.scenes.mesh.files import write_glb
+from rewardsds.scenes.mesh.scene import MeshScene
+from rewardsds.tasks.objects import as_scene, begin_from, make_objects
 from rewardsds.tasks.parts import load_parts
 from rewardsds.tasks.settings import TextTo3DSettings
-
-
-class Seen(TypedDict):
-    """What every backbone is told alike."""
-
-    camera: CameraSettings
-    background: BackgroundSettings
-    device: str
-
 
 PREVIEW_SIZE = 128  # pixels of each of a preview's four views
 
@@ -57,8 +45,13 @@ def build(settings: TextTo3DSettings) -> Job:
             video, views, ply = f"turntable{ending}.mp4", f"views{ending}.png", f"object{ending}.ply"
             write_turntable(one.render_images, folder / video, settings.video_frames, settings.video_size)
             write_views(one.render_images, folder / views, size=settings.video_size)
-            one.export_ply(folder / ply)
-            names += [video, views, ply]
+            names += [video, views]
+            if isinstance(one, GaussianScene):
+                one.export_ply(folder / ply)
+                names.append(ply)
+            elif isinstance(one, MeshScene):
+                write_glb(one.textured_mesh(), folder / f"object{ending}.glb")
+                names.append(f"object{ending}.glb")
         return names
 
     return Job(
@@ -68,25 +61,9 @@ def build(settings: TextTo3DSettings) -> Job:
         seeds=seeds,
         preview=preview,
         export=export,
+        begin=lambda: begin_from(settings, objects),
         notes=[*parts.notes, *unknown_views(parts.prior)],
     )
-
-
-def make_objects(settings: TextTo3DSettings) -> list[GaussianScene]:
-    """The objects of a run, one a seed, as they are before the first step. No model is loaded."""
-    return [make_object(settings, seed) for seed in settings.seeds]
-
-
-def make_object(settings: TextTo3DSettings, seed: int) -> GaussianScene:
-    seen: Seen = {"camera": settings.camera, "background": settings.background, "device": settings.device}
-    if settings.backbone == "gaussians":
-        return GaussianScene([generator(seed, "init")], settings.gaussians, **seen)
-    raise AssertionError(settings.backbone)
-
-
-def as_scene(objects: Sequence[Object3D]) -> Scene:
-    """The objects of a run as the one scene that its loop and its checkpoints know."""
-    return objects[0] if len(objects) == 1 else SceneGroup(objects)
 
 
 def look(reward: Reward, settings: TextTo3DSettings) -> Reward:

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from gaussian_steps import generator, images_of, make, moments, step
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -10,44 +11,10 @@ from rewardsds.scenes.base import Rendering
 from rewardsds.scenes.cameras import Cameras, sample_orbit_group
 from rewardsds.scenes.gaussians.density import PARAMETERS, limited, split_offsets
 from rewardsds.scenes.gaussians.ply import read_ply
-from rewardsds.scenes.gaussians.scene import MINIMUM_GAUSSIANS, GaussianScene
+from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.gaussians.settings import GaussianSettings
-from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def make(seed: int = 0, background: BackgroundSettings | None = None, **settings) -> GaussianScene:
-    own = GaussianSettings.model_validate({"initial_gaussians": 200, **settings})
-    return GaussianScene(
-        [generator(seed)], own, camera=CameraSettings(resolution=(32,)), background=background
-    )
-
-
-def images_of(rendering: Rendering) -> Tensor:
-    assert rendering.images is not None
-    return rendering.images
-
-
-def step(scene: GaussianScene, optimizer, g: torch.Generator, number: int) -> None:
-    """One step towards the colour (0.2, 0.5, 0.8)."""
-    scene.before_step(number, optimizer)
-    rendering = scene.render(scene.sample_cameras([g], number), [g])
-    loss = (images_of(rendering) - torch.tensor([0.2, 0.5, 0.8])[:, None, None]).square().sum()
-    regularisation = scene.regularisation(rendering)
-    if regularisation is not None:
-        loss = loss + regularisation
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    scene.after_step(number, optimizer, [g])
-
-
-def moments(scene: GaussianScene, optimizer, name: str) -> Tensor:
-    return optimizer.state[getattr(scene, name)]["exp_avg"]
-
+from rewardsds.scenes.gaussians.strategies import MINIMUM_GAUSSIANS, densify, prune
+from rewardsds.scenes.settings import BackgroundSettings
 
 # --- start --------------------------------------------------------------------------------------------------
 
@@ -199,7 +166,7 @@ def test_the_strongest_gradients_are_cloned_or_split():
     scene.gradient_count[3] = 0.0  # never seen: no say
     before = {name: getattr(scene, name).detach().clone() for name in PARAMETERS}
     before_moments = {name: moments(scene, optimizer, name).clone() for name in PARAMETERS}
-    scene._densify(optimizer, g)
+    densify(scene, optimizer, g)
 
     assert len(scene) == 202
     untouched = torch.arange(200) != 1
@@ -226,10 +193,10 @@ def test_never_more_than_the_maximum():
     scene.gradient_sum[50:70] = torch.linspace(50, 60, 20)
     scene.gradient_count = torch.ones(200)
     expected = scene.means[67:70].detach().clone()  # the three strongest
-    scene._densify(optimizer, generator())
+    densify(scene, optimizer, generator())
     assert len(scene) == 203
     torch.testing.assert_close(scene.means[200:], expected)
-    scene._densify(optimizer, generator())
+    densify(scene, optimizer, generator())
     assert len(scene) == 203
 
 
@@ -260,7 +227,7 @@ def test_pruning_removes_the_transparent_the_large_and_the_distant():
     keep = torch.ones(200, dtype=torch.bool)
     keep[[10, 20, 30]] = False
     means, kept = scene.means.detach()[keep], moments(scene, optimizer, "means")[keep]
-    scene._prune(optimizer)
+    prune(scene, optimizer)
     assert len(scene) == 197
     assert torch.equal(scene.means.detach(), means)
     assert torch.equal(moments(scene, optimizer, "means"), kept)
@@ -274,7 +241,7 @@ def test_pruning_leaves_something_to_optimise():
     with torch.no_grad():
         scene.opacity_logits.copy_(torch.linspace(-12, -9, 200))
     best = scene.opacity_logits.detach()[-MINIMUM_GAUSSIANS:]
-    scene._prune(optimizer)
+    prune(scene, optimizer)
     assert torch.equal(scene.opacity_logits.detach(), best)
 
 

@@ -15,6 +15,7 @@ from torch.nn import Parameter
 from rewardsds.scenes.gaussians.reference import quaternion_to_matrix
 
 PARAMETERS = ("means", "log_scales", "quats", "opacity_logits", "colour_logits")
+"""What every Gaussian has. With colour that depends on the view there is also `harmonics`."""
 
 
 def replace_parameters(
@@ -82,3 +83,13 @@ def split_offsets(quats: Tensor, log_scales: Tensor, pieces: int, generator: tor
     """Offsets (pieces, N, 3), drawn from the Gaussians themselves with a CPU generator."""
     noise = torch.randn((pieces, len(quats), 3), generator=generator).to(quats)
     return (quaternion_to_matrix(quats) @ (log_scales.exp() * noise)[..., None]).squeeze(-1)
+
+
+def forget_moments(
+    parameters: Mapping[str, Parameter], rows: Tensor, optimizer: torch.optim.Optimizer
+) -> None:
+    """Sets the per-Gaussian moments of `rows` (indices) to zero."""
+    for parameter in parameters.values():
+        for moment in optimizer.state.get(parameter, {}).values():
+            if torch.is_tensor(moment) and moment.shape == parameter.shape:
+                moment[rows] = 0

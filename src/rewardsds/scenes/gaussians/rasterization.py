@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from rewardsds.scenes.gaussians import numba_kernels as kernels
 from rewardsds.scenes.gaussians.reference import RenderMode, finish
-from rewardsds.scenes.parallel import run as _run
+from rewardsds.scenes.parallel import run_jobs
 from rewardsds.scenes.parallel import threads as threads
 
 
@@ -179,7 +179,7 @@ class _Project(Function):
         limits = (np.float32(near_plane), np.float32(far_plane), np.float32(eps2d))
         inputs = [_array(t) for t in (means, quats, scales, opacities, viewmats, Ks)]
         outputs = [t.numpy() for t in (means2d, conics, depths, radii)]
-        _run(kernels.project_forward, len(means), *inputs, *size, *limits, *outputs)
+        run_jobs(kernels.project_forward, len(means), *inputs, *size, *limits, *outputs)
         ctx.save_for_backward(means, quats, scales, viewmats, Ks, conics, radii)
         ctx.size = size
         ctx.mark_non_differentiable(radii)
@@ -198,7 +198,7 @@ class _Project(Function):
         inputs = [_array(t) for t in (means, quats, scales, viewmats, Ks)]
         projected = [_array(t) for t in (conics, radii, g_means2d, g_conics, g_depths)]
         outputs = [t.numpy() for t in (g_means, g_quats, g_scales)]
-        _run(kernels.project_backward, len(means), *inputs, *ctx.size, *projected, *outputs)
+        run_jobs(kernels.project_backward, len(means), *inputs, *ctx.size, *projected, *outputs)
         return g_means, g_quats, g_scales, *[None] * 8
 
 
@@ -216,16 +216,18 @@ class _Rasterize(Function):
         packed, radii_array = _array(splats), _array(radii)
 
         counts = np.zeros((cameras, tiles), dtype=np.int64)
-        _run(kernels.count_intersections, cameras, packed, radii_array, tiles_x, tiles_y, counts)
+        run_jobs(kernels.count_intersections, cameras, packed, radii_array, tiles_x, tiles_y, counts)
         offsets = np.zeros(cameras * tiles + 1, dtype=np.int64)
         np.cumsum(counts.reshape(-1), out=offsets[1:])
         lists = np.empty(offsets[-1], dtype=np.int32)
         cursor = offsets[:-1].reshape(cameras, tiles).copy()
-        _run(kernels.list_intersections, cameras, order, packed, radii_array, tiles_x, tiles_y, cursor, lists)
+        run_jobs(
+            kernels.list_intersections, cameras, order, packed, radii_array, tiles_x, tiles_y, cursor, lists
+        )
 
         image, transmittance = torch.empty(cameras, height, width, 4), torch.empty(cameras, height, width)
         last = np.empty((cameras, height, width), dtype=np.int32)
-        _run(
+        run_jobs(
             kernels.rasterize_forward, cameras * tiles, packed, radii_array, offsets, lists, tiles_x,
             image.numpy(), transmittance.numpy(), last,
         )  # fmt: skip
@@ -241,10 +243,10 @@ class _Rasterize(Function):
         offsets, lists, tiles_x, tiles, last = ctx.lists
         cameras = len(splats)
         g_lists = np.empty((len(lists), kernels.SPLAT), dtype=np.float32)
-        _run(
+        run_jobs(
             kernels.rasterize_backward, cameras * tiles, _array(splats), _array(radii), offsets, lists,
             tiles_x, _array(transmittance), last, _array(g_image), _array(g_transmittance), g_lists,
         )  # fmt: skip
         g_splats = torch.zeros_like(splats)
-        _run(kernels.sum_intersections, cameras, offsets, lists, tiles, g_lists, g_splats.numpy())
+        run_jobs(kernels.sum_intersections, cameras, offsets, lists, tiles, g_lists, g_splats.numpy())
         return g_splats, None, None, None, None

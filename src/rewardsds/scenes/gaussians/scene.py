@@ -13,44 +13,44 @@ from torch.nn import Parameter
 
 from rewardsds.scenes.base import Rendering
 from rewardsds.scenes.cameras import Cameras
-from rewardsds.scenes.gaussians.density import (
-    PARAMETERS,
-    append_gaussians,
-    keep_gaussians,
-    limited,
-    replace_parameters,
-    split_offsets,
-)
+from rewardsds.scenes.gaussians import harmonics as sh
+from rewardsds.scenes.gaussians.density import PARAMETERS
+from rewardsds.scenes.gaussians.field import evaluate
+from rewardsds.scenes.gaussians.limits import check_count, check_gaussians
 from rewardsds.scenes.gaussians.ply import write_ply
 from rewardsds.scenes.gaussians.rasterization import rasterization
-from rewardsds.scenes.gaussians.reference import quaternion_to_matrix
 from rewardsds.scenes.gaussians.settings import GaussianSettings
+from rewardsds.scenes.gaussians.splat import write_splat
+from rewardsds.scenes.gaussians.starts import from_ply, from_points
+from rewardsds.scenes.gaussians.strategies import STRATEGIES
 from rewardsds.scenes.object3d import Colour, Object3D
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
-MINIMUM_GAUSSIANS = 64  # pruning leaves at least these, the most opaque: an empty scene has no gradient
-SPLIT_SHRINK = 1.6  # a split Gaussian's halves are smaller by this factor (arXiv 2308.04079, sec. 5.2)
 TRAINING_BLUR = 0.3  # eps2d in pixels² at the training resolution
 
 
 @dataclass(frozen=True)
 class Gaussians:
     """N Gaussians as the rasteriser takes them: means (N, 3), quats (N, 4) wxyz, scales (N, 3),
-    opacities (N,) in [0, 1], colours (N, 3) in [0, 1]."""
+    opacities (N,) in [0, 1], colours (N, 3) in [0, 1]: the mean over directions of view. harmonics (N, K, 3): what is
+    added to it along a direction, as `harmonics.basis` orders it; None without view dependence."""
 
     means: Tensor
     quats: Tensor
     scales: Tensor
     opacities: Tensor
     colours: Tensor
+    harmonics: Tensor | None = None
 
 
 class GaussianScene(Object3D):
     """One object made of Gaussians. It holds exactly one item: B items are B scenes.
 
-    Optimised are means (N, 3), log scales (N, 3), quaternions (N, 4) wxyz, opacity logits (N,) and colour
-    logits (N, 3), without view dependence. `gradient_sum` and `gradient_count` (N,) gather screen-space
-    gradients since the last densification.
+    Optimised are means (N, 3), log scales (N, 3), quaternions (N, 4) wxyz, opacity logits (N,), colour logits (N, 3),
+    and with sh_degree above 0 the coefficients (N, K, 3) of spherical harmonics of degree 1 and above, of which those
+    up to `degree` are in use. `gradient_sum` and `gradient_count` (N,) gather screen-space gradients, in halves of the
+    picture's size, since the last densification; `screen_size` (N,) is the largest half extent in a view since the
+    last pruning, as a share of the picture, where the settings ask for it.
     """
 
     means: Parameter
@@ -58,8 +58,10 @@ class GaussianScene(Object3D):
     quats: Parameter
     opacity_logits: Parameter
     colour_logits: Parameter
+    harmonics: Parameter
     gradient_sum: Tensor
     gradient_count: Tensor
+    screen_size: Tensor | None
 
     def __init__(
         self,
@@ -78,10 +80,22 @@ class GaussianScene(Object3D):
                 "make one scene per item"
             )
         self.settings = settings or GaussianSettings()
-        for name, value in self._initial(generators[0]).items():
+        self.names = (*PARAMETERS, "harmonics") if self.settings.sh_degree else PARAMETERS
+        self.strategy = STRATEGIES[self.settings.strategy]()
+        self.degree = self.settings.degree_at(0)
+        self._renders: list[tuple[Tensor, Tensor, int]] = []  # means2d, radii, size of this step's renders
+        self._start(self._initial(generators[0]))
+
+    def _start(self, values: Mapping[str, Tensor]) -> None:
+        """New parameters with the given values; harmonics are zero where they are not given."""
+        count = len(values["means"])
+        grey = torch.zeros(count, sh.count(self.settings.sh_degree), 3)
+        for name in self.names:
+            value = values.get(name, grey) if name == "harmonics" else values[name]
             setattr(self, name, Parameter(value.to(self.device)))
-        self._reset_statistics()
-        self._means2d: list[tuple[Tensor, Tensor]] = []
+        self.reset_statistics()
+        self.reset_screen_size()
+        self._renders.clear()
 
     def _initial(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Means uniform in a ball, round Gaussians of one size and opacity, colours near grey."""
@@ -98,9 +112,35 @@ class GaussianScene(Object3D):
             "colour_logits": s.initial_colour_spread * torch.randn((count, 3), generator=generator),
         }
 
-    def _reset_statistics(self) -> None:
+    def start_from(
+        self,
+        points: Tensor,
+        colours: Tensor,
+        generator: torch.Generator,
+        normals: Tensor | None = None,
+    ) -> None:
+        """Puts Gaussians on a surface in place of the present ones, as `starts.from_points` says.
+
+        Call it before the optimiser is made.
+        """
+        self._start(from_points(self.settings, points, colours, generator, normals))
+
+    def start_from_ply(self, path: str | os.PathLike[str]) -> None:
+        """Puts the Gaussians of a 3DGS PLY in place of the present ones, as `starts.from_ply` says.
+
+        Spherical harmonics of the file are in use from the first step on. Call it before the optimiser is made.
+        """
+        values, degree = from_ply(self.settings, path)
+        self._start(values)
+        self.degree = max(self.degree, degree)
+
+    def reset_statistics(self) -> None:
         self.gradient_sum = torch.zeros(len(self), device=self.device)
         self.gradient_count = torch.zeros(len(self), device=self.device)
+
+    def reset_screen_size(self) -> None:
+        measured = self.settings.prune_screen_size is not None
+        self.screen_size = torch.zeros(len(self), device=self.device) if measured else None
 
     def __len__(self) -> int:
         """How many Gaussians there are now."""
@@ -114,6 +154,7 @@ class GaussianScene(Object3D):
             self.log_scales.exp(),
             self.opacity_logits.sigmoid(),
             self.colour_logits.sigmoid(),
+            self.harmonics if self.degree else None,
         )
 
     # --- seeing -----------------------------------------------------------------------------------------
@@ -138,12 +179,16 @@ class GaussianScene(Object3D):
         viewmats = cameras.opencv_world_to_camera().flatten(0, 1).to(self.device)
         behind = torch.stack([self.plain_background(generators, background) for _ in range(groups)])
         g = self.gaussians()
+        colours = g.colours
+        if g.harmonics is not None:
+            directions = sh.directions_of_view(g.means, viewmats)
+            colours = sh.view_colours(g.colours, g.harmonics, directions, self.degree)
         renders, alphas, info = rasterization(
             g.means,
             g.quats,
             g.scales,
             g.opacities,
-            g.colours,
+            colours,
             viewmats,
             cameras.intrinsics(size, size).flatten(0, 1).to(self.device),
             size,
@@ -153,7 +198,7 @@ class GaussianScene(Object3D):
             render_mode="RGB+ED",
         )
         if info["means2d"].requires_grad:
-            self._means2d.append((info["means2d"], (info["radii"] > 0).all(-1)))
+            self._renders.append((info["means2d"], info["radii"], size))
         renders = renders.permute(0, 3, 1, 2).unflatten(0, (groups, views))
         alpha = alphas.permute(0, 3, 1, 2).unflatten(0, (groups, views))
         return Rendering(images=renders[:, :, :3], depth=renders[:, :, 3:], alpha=alpha)
@@ -161,26 +206,28 @@ class GaussianScene(Object3D):
     # --- its shape --------------------------------------------------------------------------------------
 
     def density(self, points: Tensor) -> Tensor:
-        """Σ opacity · exp(−½ d²) over Gaussians, d their Mahalanobis distance (arXiv 2309.16653, section 3.2)."""
-        return self._blend(points)[0]
+        """Σ opacity · exp(−½ d²) over Gaussians, d their Mahalanobis distance (arXiv 2309.16653, section 3.2).
+
+        Terms below `field.CUTOFF` are left out. Raises ValueError where the scene has exploded.
+        """
+        return self._blend(points, with_colour=False)[0]
 
     def colour(self, points: Tensor) -> Tensor:
-        """Mean of the Gaussians' colours, weighted by what they add to the density."""
-        return self._blend(points)[1]
+        """Mean colour of the Gaussians, weighted by what they add to the density; the nearest's where none reaches."""
+        return self._blend(points, with_colour=True)[1]
 
     @torch.no_grad()
-    def _blend(self, points: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor]:
-        """Density (M,) and colour (M, 3) at points (M, 3)."""
+    def _blend(self, points: Tensor, with_colour: bool) -> tuple[Tensor, Tensor]:
+        g = self.finite_gaussians()
+        density, colour = evaluate(points, g.means, g.quats, g.scales, g.opacities, g.colours, with_colour)
+        return density.to(self.device), colour.to(self.device)
+
+    def finite_gaussians(self) -> Gaussians:
+        """The Gaussians; raises ValueError where a value is NaN or infinite."""
         g = self.gaussians()
-        inverse = (quaternion_to_matrix(g.quats) / g.scales[:, None, :]).transpose(1, 2)  # N 3 3: S⁻¹ Rᵀ
-        densities, colours = [], []
-        for part in points.to(g.means).split(chunk):
-            delta = inverse @ (part[:, None, :] - g.means)[..., None]  # M N 3 1
-            weights = g.opacities * torch.exp(-0.5 * delta.square().sum((-1, -2)))  # M N
-            density = weights.sum(-1)
-            densities.append(density)
-            colours.append(weights @ g.colours / density.clamp(min=1e-12)[:, None])
-        return torch.cat(densities), torch.cat(colours)
+        held = [g.means, g.quats, g.scales, g.opacities, g.colours]
+        check_gaussians("the scene", *held, *([] if g.harmonics is None else [g.harmonics]))
+        return g
 
     # --- optimising -------------------------------------------------------------------------------------
 
@@ -192,11 +239,16 @@ class GaussianScene(Object3D):
             "quats": s.rotations_learning_rate,
             "opacity_logits": s.opacities_learning_rate,
             "colour_logits": s.colours_learning_rate,
+            "harmonics": s.harmonics_learning_rate,
         }
-        return [{"params": [getattr(self, name)], "lr": rates[name], "name": name} for name in PARAMETERS]
+        return [{"params": [getattr(self, name)], "lr": rates[name], "name": name} for name in self.names]
+
+    def means_learning_rate(self, optimizer: torch.optim.Optimizer) -> float:
+        """The present one."""
+        return next(float(group["lr"]) for group in optimizer.param_groups if group.get("name") == "means")
 
     def regularisation(self, rendering: Rendering) -> Tensor | None:
-        """Entropy of alpha over pixels and variance of log scales over Gaussians, weighted and summed."""
+        """Entropy of alpha over pixels; variance of log scales, opacity and scale over Gaussians; weighted, summed."""
         s = self.settings
         terms = []
         if s.opacity_entropy_weight and rendering.alpha is not None:
@@ -205,117 +257,71 @@ class GaussianScene(Object3D):
             terms.append(s.opacity_entropy_weight * entropy.sum())
         if s.anisotropy_weight:
             terms.append(s.anisotropy_weight * self.log_scales.var(dim=-1, unbiased=False).sum())
+        if s.resolved_opacity_weight:
+            terms.append(s.resolved_opacity_weight * self.opacity_logits.sigmoid().sum())
+        if s.resolved_scale_weight:
+            terms.append(s.resolved_scale_weight * self.log_scales.exp().sum())
         return torch.stack(terms).sum() if terms else None
 
     def before_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        """Sets the means' learning rate: exponential from its first to its final value."""
+        """Sets the means' learning rate, exponential from its first to its final value, and the degree of harmonics."""
         super().before_step(step, optimizer)
         s = self.settings
+        self.degree = max(self.degree, s.degree_at(step))
         progress = min(step / s.means_decay_steps, 1.0)
         rate = s.means_learning_rate * (s.means_final_learning_rate / s.means_learning_rate) ** progress
         for group in optimizer.param_groups:
             if group.get("name") == "means":
                 group["lr"] = rate
-        self._means2d.clear()
+        self._renders.clear()
 
     def after_step(
         self, step: int, optimizer: torch.optim.Optimizer, generators: Sequence[torch.Generator]
     ) -> None:
-        """Gathers the screen-space gradients of this step's renders; on schedule densifies, prunes, resets.
+        """Gathers what this step's renders tell of the Gaussians, and lets the strategy change them.
 
         The parameters may be replaced by new ones: the optimiser's groups (found by `name`) and its moments
         follow, moments of new Gaussians start at zero. Draws come from generators[0].
         """
         super().after_step(step, optimizer, generators)
-        s = self.settings
-        self._gather_gradients()
-        count = step + 1  # steps done
-        if count % s.densify_every == 0:
-            if s.densify_start <= count < s.densify_stop:
-                self._densify(optimizer, generators[0])
-            if count >= s.prune_start:
-                self._prune(optimizer)
-        if s.opacity_reset_every and count % s.opacity_reset_every == 0:
-            self._reset_opacities(optimizer)
+        self._gather()
+        self.strategy.after_step(self, step + 1, optimizer, generators[0])
 
-    def _gather_gradients(self) -> None:
+    @torch.no_grad()
+    def _gather(self) -> None:
         """Adds the norm of d loss / d screen position of every view in which a Gaussian was seen."""
-        for means2d, visible in self._means2d:
-            if means2d.grad is not None:
-                norm = means2d.grad.norm(dim=-1)  # V N
+        for means2d, radii, size in self._renders:
+            if means2d.grad is None:
+                continue
+            visible = (radii > 0).all(-1)  # V N
+            if self.strategy.uses_gradients:
+                norm = 0.5 * size * means2d.grad.norm(dim=-1)  # V N
                 self.gradient_sum += torch.where(visible, norm, torch.zeros_like(norm)).sum(0)
                 self.gradient_count += visible.sum(0)
-        self._means2d.clear()
+            if self.screen_size is not None:
+                largest = radii.amax(-1).masked_fill(~visible, 0).amax(0) / size  # N
+                self.screen_size = torch.maximum(self.screen_size, largest)
+        self._renders.clear()
 
-    @torch.no_grad()
-    def _densify(self, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> None:
-        """Clone small and split large Gaussians of high gradient (arXiv 2308.04079, sec. 5.2)."""
-        s = self.settings
-        seen = self.gradient_count > 0
-        gradient = self.gradient_sum / self.gradient_count.clamp(min=1)
-        mean = gradient[seen].mean() if bool(seen.any()) else gradient.new_zeros(())
-        wanted = seen & (gradient > s.densify_threshold * mean)
-        chosen = limited(wanted, gradient, s.max_gaussians - len(self))  # each adds one Gaussian
-        large = self.log_scales.amax(-1).exp() > s.split_scale
-        self._split(chosen & large, optimizer, generator, clones=chosen & ~large)
-        self._reset_statistics()
+    def parameters(self) -> dict[str, Parameter]:
+        """What is optimised, by name."""
+        return {name: getattr(self, name) for name in self.names}
 
-    def _split(
-        self, split: Tensor, optimizer: torch.optim.Optimizer, generator: torch.Generator, clones: Tensor
-    ) -> None:
-        """Each of `split` (N,) is replaced by two smaller ones drawn from it; each of `clones` is copied."""
-        offsets = split_offsets(self.quats[split], self.log_scales[split], 2, generator)  # 2 S 3
-        halves = {name: getattr(self, name).detach()[split].clone() for name in PARAMETERS}
-        halves["log_scales"] = halves["log_scales"] - torch.log(torch.tensor(SPLIT_SHRINK))
-        copies = {name: getattr(self, name).detach()[clones].clone() for name in PARAMETERS}
-        new = [copies, *({**halves, "means": halves["means"] + offset} for offset in offsets)]
-        replaced = keep_gaussians(self._parameters(), ~split, optimizer)
-        for extra in new:
-            replaced = append_gaussians(replaced, extra, optimizer)
-        self._adopt(replaced)
-
-    @torch.no_grad()
-    def _prune(self, optimizer: torch.optim.Optimizer) -> None:
-        """Remove what is nearly transparent, too large, or out of bounds."""
-        s = self.settings
-        opacity = self.opacity_logits.sigmoid()
-        keep = (
-            (opacity >= s.prune_opacity)
-            & (self.log_scales.amax(-1).exp() <= s.prune_scale)
-            & (self.means.norm(dim=-1) <= s.bounds)
-        )
-        if int(keep.sum()) < MINIMUM_GAUSSIANS:
-            keep = limited(torch.ones_like(keep), keep.float() + opacity, MINIMUM_GAUSSIANS)
-        if not bool(keep.all()):
-            self.gradient_sum, self.gradient_count = self.gradient_sum[keep], self.gradient_count[keep]
-            self._adopt(keep_gaussians(self._parameters(), keep, optimizer))
-
-    @torch.no_grad()
-    def _reset_opacities(self, optimizer: torch.optim.Optimizer) -> None:
-        """Opacities fall to at most the initial one, to be earned again (arXiv 2308.04079, sec. 5.2)."""
-        limit = float(torch.logit(torch.tensor(self.settings.initial_opacity)))
-        reset = self.opacity_logits.detach().clamp(max=limit)
-        zeroed = replace_parameters(
-            {"opacity_logits": self.opacity_logits},
-            {"opacity_logits": reset},
-            torch.zeros_like,
-            optimizer,
-        )
-        self._adopt(zeroed)
-
-    def _parameters(self) -> dict[str, Parameter]:
-        return {name: getattr(self, name) for name in PARAMETERS}
-
-    def _adopt(self, parameters: Mapping[str, Parameter]) -> None:
+    def adopt(self, parameters: Mapping[str, Parameter]) -> None:
         for name, parameter in parameters.items():
             setattr(self, name, parameter)
 
     # --- keeping ----------------------------------------------------------------------------------------
 
     def state_dict(self) -> Mapping[str, Tensor]:
-        """Everything that the next step depends on, flat tensors with N first."""
-        state = {name: getattr(self, name).detach() for name in PARAMETERS}
-        return {**state, "gradient_sum": self.gradient_sum, "gradient_count": self.gradient_count}
+        """Everything that the next step depends on: tensors with N first, and the degree of harmonics in use, ()."""
+        state = {name: getattr(self, name).detach() for name in self.names}
+        state |= {"gradient_sum": self.gradient_sum, "gradient_count": self.gradient_count}
+        if self.screen_size is not None:
+            state["screen_size"] = self.screen_size
+        if self.settings.sh_degree:
+            state["degree"] = torch.tensor(self.degree)
+        return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes back `state_dict()`. Build the optimiser (and load its state) after this, not before.
@@ -328,12 +334,13 @@ class GaussianScene(Object3D):
         if missing:
             raise ValueError(f"the state of a Gaussian scene lacks {', '.join(missing)}")
         count = len(state["means"])
+        check_count("the state", count)
         for name, tensor in expected.items():
-            shape = (count, *tensor.shape[1:])
+            shape = (count, *tensor.shape[1:]) if tensor.ndim else ()
             if state[name].shape != shape:
                 raise ValueError(f"{name} has shape {tuple(state[name].shape)}, expected {shape}")
         with torch.no_grad():
-            for name in PARAMETERS:
+            for name in self.names:
                 parameter: Parameter = getattr(self, name)
                 if len(parameter) == count:
                     parameter.copy_(state[name])
@@ -341,15 +348,35 @@ class GaussianScene(Object3D):
                     setattr(self, name, Parameter(state[name].to(parameter).clone()))
         self.gradient_sum = state["gradient_sum"].to(self.gradient_sum).clone()
         self.gradient_count = state["gradient_count"].to(self.gradient_count).clone()
-        self._means2d.clear()
+        if self.screen_size is not None:
+            self.screen_size = state["screen_size"].to(self.screen_size).clone()
+        if self.settings.sh_degree:
+            self.degree = min(int(state["degree"]), self.settings.sh_degree)
+        self._renders.clear()
+
+    # --- files ------------------------------------------------------------------------------------------
 
     def export_ply(self, path: str | os.PathLike[str]) -> None:
         """Write a 3DGS PLY. The blur of training renders is built into the scales, so that viewers that work
         at higher resolutions show no thinner splats than were trained."""
         with torch.no_grad():
-            g = self.gaussians()
-            # At the origin a picture is 2 · distance · tan(fov / 2) wide, that is 2 · relative distance.
-            relative_distance = sum(self.camera.relative_distance) / 2
-            pixel = 2 * relative_distance / self.resolution
-            scales = (g.scales**2 + TRAINING_BLUR * pixel**2).sqrt()
-            write_ply(path, g.means, g.quats, scales, g.opacities, g.colours)
+            g, blur = self.finite_gaussians(), self._blur()
+            scales = (g.scales**2 + blur).sqrt()
+            write_ply(path, g.means, g.quats, scales, g.opacities, g.colours, self._harmonics_in_use(), blur)
+
+    def export_splat(self, path: str | os.PathLike[str]) -> None:
+        """Write a .splat, with the blur of training renders as in `export_ply`; colours do not depend on the view."""
+        with torch.no_grad():
+            g = self.finite_gaussians()
+            scales = (g.scales**2 + self._blur()).sqrt()
+            write_splat(path, g.means, g.quats, scales, g.opacities, g.colours)
+
+    def _blur(self) -> float:
+        """Variance in world units² that training renders add to a Gaussian at the origin."""
+        # There a picture is 2 · distance · tan(fov / 2) wide, that is 2 · relative distance.
+        relative_distance = sum(self.camera.relative_distance) / 2
+        pixel = 2 * relative_distance / self.resolution
+        return TRAINING_BLUR * pixel**2
+
+    def _harmonics_in_use(self) -> Tensor | None:
+        return self.harmonics[:, : sh.count(self.degree)] if self.degree else None

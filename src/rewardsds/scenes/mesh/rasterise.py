@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rewardsds.scenes.cameras import Cameras
-from rewardsds.scenes.parallel import kernel, run
+from rewardsds.scenes.parallel import kernel, run_jobs
 
 NEAR = 1e-3  # world units before the camera
 BAND = 128  # rows that a job fills
@@ -98,7 +98,7 @@ def _rasterise(
         points.contiguous().numpy(), half.contiguous().numpy(), faces.contiguous().numpy(), boxes.numpy(),
         height, width, triangle, barycentric, depth,
     )  # fmt: skip
-    run(_rasterise_bands, count * -(-height // BAND), *arguments)
+    run_jobs(_rasterise_bands, count * -(-height // BAND), *arguments)
     found = (torch.from_numpy(array).to(device) for array in (triangle, barycentric, depth))
     return Fragments(*found)
 

@@ -35,15 +35,20 @@ class MeshScene(Object3D):
 
     def __init__(
         self,
-        mesh: TexturedMesh,
+        mesh: TexturedMesh | None = None,
         settings: MeshSettings | None = None,
         *,
         camera: CameraSettings | None = None,
         background: BackgroundSettings | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
+        """mesh: None is a single grey triangle, until `start_from` or `load_state_dict` brings another."""
         super().__init__(camera, background, device)
         self.settings = settings or MeshSettings()
+        self.start_from(mesh or _triangle())
+
+    def start_from(self, mesh: TexturedMesh) -> None:
+        """Takes another mesh over. Build the optimiser after this, not before."""
         texture = resampled(mesh.texture, self.settings.texture_size or mesh.texture.shape[-1])
         limited = texture.clamp(CLOSEST_TO_PURE, 1 - CLOSEST_TO_PURE)
         self._adopt(mesh.vertices, mesh.faces, mesh.uvs, limited.logit())
@@ -200,3 +205,9 @@ class MeshScene(Object3D):
 def _one(fragments: Fragments, view: int) -> Fragments:
     part = slice(view, view + 1)
     return Fragments(fragments.triangle[part], fragments.barycentric[part], fragments.depth[part])
+
+
+def _triangle() -> TexturedMesh:
+    corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    vertices = torch.cat([torch.zeros(3, 1), corners - 0.5], dim=-1)
+    return TexturedMesh(vertices, torch.tensor([[0, 1, 2]]), corners, torch.full((3, 16, 16), 0.5))

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import Module, Parameter
 
 from rewardsds.scenes.nerf import numba_kernels as kernels
-from rewardsds.scenes.parallel import run
+from rewardsds.scenes.parallel import run_jobs
 
 PRIMES = (1, 2_654_435_761, 805_459_861)  # arXiv 2201.05989, equation 4
 INITIAL_FEATURE = 1e-4  # features start uniformly within ± this (arXiv 2201.05989, section 4)
@@ -61,14 +61,15 @@ class HashGrid(Module):
         """resolutions (L,), offsets (L + 1,) and dense (L,), as the kernels take them."""
         return np.array(self.resolutions), np.array(self.offsets), np.array(self.dense)
 
-    def forward(self, points: Tensor) -> Tensor:
+    def forward(self, points: Tensor, known: Tensor | None = None) -> Tensor:
         """(M, L · F) of points (M, 3) in [0, 1]; points outside count as on the border.
 
-        Carries gradient to the table, and to points that require it (by the plain version, which is slower).
+        known: the result, where it was computed before without gradient, and only that is wanted now. Carries gradient
+        to the table, and to points that require it (by the plain version, which is slower).
         """
         if points.requires_grad or self.table.dtype != torch.float32:
             return encode_plain(points, self)
-        encoded = _Encode.apply(points, self.table, self)
+        encoded = _Encode.apply(points, self.table, self, known)
         assert isinstance(encoded, Tensor)
         return encoded
 
@@ -106,14 +107,16 @@ class _Encode(Function):
     """(points, table) → encodings. Neither pass keeps the eight rows and weights of each point and level."""
 
     @staticmethod
-    def forward(ctx: Any, points: Tensor, table: Tensor, grid: HashGrid) -> Tensor:
+    def forward(ctx: Any, points: Tensor, table: Tensor, grid: HashGrid, known: Tensor | None) -> Tensor:
         ctx.save_for_backward(points)
         ctx.grid = grid
+        if known is not None:
+            return known.clone()
         if table.device.type != "cpu":
             return encode_plain(points, grid)  # autograd records nothing in here
         encoded = torch.empty(len(points), grid.width)
         arrays = points.contiguous().numpy(), table.detach().numpy()
-        run(kernels.encode_forward, len(points), *arrays, *grid.layout(), encoded.numpy())
+        run_jobs(kernels.encode_forward, len(points), *arrays, *grid.layout(), encoded.numpy())
         return encoded
 
     @staticmethod
@@ -125,9 +128,9 @@ class _Encode(Function):
         g_table = torch.zeros_like(grid.table)
         if g_table.device.type == "cpu":
             arrays = points.contiguous().numpy(), g_encoded.contiguous().numpy()
-            run(kernels.encode_backward, len(grid.resolutions), *arrays, *grid.layout(), g_table.numpy())
-            return None, g_table, None
+            run_jobs(kernels.encode_backward, len(grid.resolutions), *arrays, *grid.layout(), g_table.numpy())
+            return None, g_table, None, None
         for level, g_level in enumerate(g_encoded.split(grid.features, dim=-1)):
             for row, weight in corners(points, grid, level):
                 g_table.index_add_(0, row, g_level * weight[:, None])
-        return None, g_table, None
+        return None, g_table, None, None

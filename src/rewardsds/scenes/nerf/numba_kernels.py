@@ -1,7 +1,7 @@
-"""CPU kernels of the hash grid: what `encoding.encode_plain` computes, and its gradient in the table.
+"""CPU kernels of the hash grid and of ray marching: what `encode_plain` and `sample_rays_plain` compute.
 
-Jobs of the forward kernel are ranges of points, those of the backward kernel are levels: no two jobs write to the
-same place and each adds in the order of the points, so results do not depend on the number of threads.
+Jobs of a forward kernel are points or rays, those of the hash grid's backward kernel are levels: no two jobs write to
+the same place and each adds in the order of the points, so results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -103,3 +103,47 @@ def encode_backward(start, stop, points, g_encoded, resolutions, offsets, dense,
                 g_table[offset + f, k] += wf * gradient
                 g_table[offset + g, k] += wg * gradient
                 g_table[offset + h, k] += wh * gradient
+
+
+@numba.njit(inline="always")
+def _cell(x, half, cells):  # pragma: no cover
+    """The cell, of `cells` that fill [−1, 1], of a coordinate; half: ½ · cells."""
+    return min(max(np.int64((x + _1) * half), 0), cells - 1)
+
+
+@kernel
+def march_look(start, stop, origins, directions, near, far, shift, step, occupied, chosen, counts):
+    """Jobs are rays. occupied (C, C, C). Fills chosen (R, bins), zero before: whether a bin's sample lies in an
+    occupied cell; and counts (R,)."""
+    cells = len(occupied)
+    half = np.float32(0.5) * np.float32(cells)
+    for r in range(start, stop):
+        found = 0
+        for place in range(chosen.shape[1]):
+            t = near[r] + (np.float32(place) + shift[r]) * step
+            if t >= far[r]:
+                break
+            x = _cell(origins[r, 0] + t * directions[r, 0], half, cells)
+            y = _cell(origins[r, 1] + t * directions[r, 1], half, cells)
+            z = _cell(origins[r, 2] + t * directions[r, 2], half, cells)
+            chosen[r, place] = occupied[x, y, z]
+            found += chosen[r, place]
+        counts[r] = found
+
+
+@kernel
+def march_fill(start, stop, origins, directions, near, shift, step, chosen, offsets, ray, distance, points):
+    """Jobs are rays. offsets (R,): where a ray's samples begin in ray (M,), distance (M,) and points (M, 3).
+
+    What is chosen is read, not found again: compilers round the same formula in two ways in two places.
+    """
+    for r in range(start, stop):
+        at = offsets[r]
+        for place in range(chosen.shape[1]):
+            if chosen[r, place]:
+                t = near[r] + (np.float32(place) + shift[r]) * step
+                ray[at] = r
+                distance[at] = t
+                for axis in range(3):
+                    points[at, axis] = origins[r, axis] + t * directions[r, axis]
+                at += 1

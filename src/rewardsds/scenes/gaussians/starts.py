@@ -1,0 +1,116 @@
+"""Gaussians that start from a surface or a file instead of a ball."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from rewardsds.scenes.gaussians import harmonics as sh
+from rewardsds.scenes.gaussians.ply import read_blur, read_ply
+from rewardsds.scenes.gaussians.settings import MAXIMUM_GAUSSIANS, GaussianSettings
+
+NEIGHBOURS = 3  # whose distances give a Gaussian its size (arXiv 2308.04079, section 5.1)
+FLATNESS = 0.3  # thickness along a normal, as a share of the extent along the surface
+SMALLEST_SCALE = 1e-4
+COLOUR_MARGIN = 1e-3  # black and white stay within reach of a gradient
+
+
+def from_points(
+    settings: GaussianSettings,
+    points: Tensor,
+    colours: Tensor,
+    generator: torch.Generator,
+    normals: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Parameters of Gaussians at points (M, 3) of a surface, with colours (M, 3) in [0, 1].
+
+    Of more than max_gaussians points as many are drawn with the CPU generator. Standard deviations are the root mean
+    square of the distances to the three nearest neighbours, the opacity is the settings' initial one. With normals
+    (M, 3), of any length, Gaussians are flat along them; without, round. Raises ValueError where shapes do not fit,
+    values are not finite, there are no points or more than five million, or they lie out of the settings' bounds.
+    """
+    given = {"points": points, "colours": colours} | ({} if normals is None else {"normals": normals})
+    for name, tensor in given.items():
+        if tensor.ndim != 2 or tensor.shape != (len(points), 3):
+            raise ValueError(f"{name} have shape {tuple(tensor.shape)}, expected ({len(points)}, 3)")
+    if not 1 <= len(points) <= MAXIMUM_GAUSSIANS:
+        raise ValueError(f"a start from {len(points):,} points: expected 1 to {MAXIMUM_GAUSSIANS:,}")
+    for name, tensor in given.items():
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"the {name} to start from hold NaN or infinity")
+    p, c = points.detach().float().cpu(), colours.detach().float().cpu()
+    farthest = float(p.norm(dim=-1).max())
+    if farthest > settings.bounds:
+        raise ValueError(
+            f"the points to start from reach {farthest:.3g} from the origin, but Gaussians beyond {settings.bounds:g} "
+            "(bounds) are removed: move and scale the shape into a ball of radius 0.9 around the origin"
+        )
+    chosen = torch.arange(len(p))
+    if len(p) > settings.max_gaussians:
+        chosen = torch.randperm(len(p), generator=generator)[: settings.max_gaussians].sort().values
+    p, c = p[chosen], c[chosen]
+    scales = _neighbour_distance(p, settings)[:, None].repeat(1, 3)
+    quats = torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(len(p), 1)
+    if normals is not None:
+        n = torch.nn.functional.normalize(normals.detach().float().cpu()[chosen], dim=-1)
+        quats = _turned_to(n)
+        scales[:, 2] *= FLATNESS
+    return {
+        "means": p,
+        "log_scales": scales.clamp(min=SMALLEST_SCALE).log(),
+        "quats": quats,
+        "opacity_logits": torch.full((len(p),), settings.initial_opacity).logit(),
+        "colour_logits": c.clamp(COLOUR_MARGIN, 1 - COLOUR_MARGIN).logit(),
+    }
+
+
+def from_ply(settings: GaussianSettings, path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], int]:
+    """Parameters of the Gaussians of a 3DGS PLY, and the degree of their spherical harmonics.
+
+    They are taken as they are: none is left out, moved or scaled. Of the spherical harmonics those above the settings'
+    sh_degree are dropped. The blur that `write_ply` notes in files of ours is taken out of the scales again. Raises
+    ValueError for a file that cannot be read, and where there are more Gaussians than the settings' max_gaussians.
+    """
+    g = read_ply(path)
+    number = len(g["means"])
+    if number > settings.max_gaussians:
+        raise ValueError(
+            f"{path} holds {number:,} Gaussians, max_gaussians is {settings.max_gaussians:,}: raise max_gaussians"
+        )
+    functions = sh.count(settings.sh_degree)
+    degree = min(sh.degree_of(g["harmonics"].shape[1]), settings.sh_degree)
+    coefficients = torch.zeros(number, functions, 3)
+    coefficients[:, : sh.count(degree)] = g["harmonics"][:, : sh.count(degree)]
+    while degree and not bool(coefficients[:, sh.count(degree - 1) : sh.count(degree)].any()):
+        degree -= 1  # files are padded with zeros
+    scales = (g["scales"].square() - read_blur(path)).clamp(min=SMALLEST_SCALE**2).sqrt()
+    values = {
+        "means": g["means"],
+        "log_scales": scales.log(),
+        "quats": g["quats"],
+        "opacity_logits": g["opacities"].clamp(1e-6, 1 - 1e-6).logit(),
+        "colour_logits": g["colours"].clamp(COLOUR_MARGIN, 1 - COLOUR_MARGIN).logit(),
+        "harmonics": coefficients,
+    }
+    return values, degree
+
+
+def _neighbour_distance(points: Tensor, settings: GaussianSettings) -> Tensor:
+    """Root mean square distance (M,) to the nearest others; a lone point gets the size that a ball of one would."""
+    neighbours = min(NEIGHBOURS, len(points) - 1)
+    if neighbours == 0:
+        return torch.full((1,), settings.initial_scale * settings.initial_radius)
+    distances, _ = KDTree(points.double().numpy()).query(points.double().numpy(), k=neighbours + 1)
+    return torch.from_numpy(distances[:, 1:]).square().mean(-1).sqrt().float()
+
+
+def _turned_to(normals: Tensor) -> Tensor:
+    """Unit quaternions (M, 4) wxyz that turn the z axis to unit normals (M, 3)."""
+    x, y, z = normals.unbind(-1)
+    quats = torch.stack([1 + z, -y, x, torch.zeros_like(z)], dim=-1)
+    opposite = quats.norm(dim=-1, keepdim=True) < 1e-3
+    upside_down = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    return torch.nn.functional.normalize(torch.where(opposite, upside_down, quats), dim=-1)

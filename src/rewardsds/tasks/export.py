@@ -1,0 +1,107 @@
+"""A finished (or stopped) 3D run as a file for other programs."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+from rich.console import Console
+
+from rewardsds.errors import RewardsdsError, SettingsError
+from rewardsds.scenes.export import (
+    render_turntable,
+    turntable_cameras,
+    write_contact_sheet,
+    write_gif,
+    write_video,
+)
+from rewardsds.scenes.gaussians.scene import GaussianScene
+from rewardsds.scenes.mesh.files import write_glb, write_obj
+from rewardsds.scenes.mesh.make import make_mesh
+from rewardsds.scenes.mesh.settings import MeshExportSettings
+from rewardsds.scenes.mesh.viewer import write_html
+from rewardsds.scenes.object3d import Object3D
+from rewardsds.scenes.settings import TurntableSettings
+from rewardsds.tasks.objects import load_objects, read_run
+
+Format = Literal["glb", "obj", "ply", "splat", "mp4", "gif", "png", "html"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+PICTURES: tuple[Format, ...] = ("mp4", "gif", "png")
+
+
+def export(
+    run: Path,
+    to: Format,
+    out: Path | None = None,
+    *,
+    force: bool = False,
+    turntable: TurntableSettings | None = None,
+    mesh: MeshExportSettings | None = None,
+    console: Console | None = None,
+) -> list[Path]:
+    """Writes the objects of a 3D run, one file a particle, and returns the files.
+
+    to: glb and obj are textured meshes, html is a page that shows one; ply and splat are Gaussians; mp4 and gif go once
+        around, png is a sheet of views.
+    out: the file; without it RUN/object.<to>, or RUN/turntable.<to> and RUN/views.png. Of several particles the seed is
+        put before the ending.
+    force: replace files that exist.
+
+    Raises RewardsdsError, in one line: no run, no 3D run, no checkpoint, a file that exists, an object without a shape.
+    """
+    settings = read_run(run)
+    out = out or run / f"{_default_name(to)}.{to}"
+    if out.suffix.lower() != f".{to}":
+        raise SettingsError(f"out is {out}, but what is written is {to}: give a name that ends in .{to}")
+    targets = [_named(out, seed, len(settings.seeds)) for seed in settings.seeds]
+    for target in targets:
+        if target.exists() and not force:
+            raise SettingsError(f"{target} exists: replace it with --force, or give another name with --out")
+    objects = load_objects(run, console or Console(stderr=True, highlight=False))
+    for target, one in zip(targets, objects, strict=True):
+        if to in PICTURES:
+            write_pictures(one, to, target, turntable or TurntableSettings())
+        else:
+            write_object(one, to, target, mesh or MeshExportSettings(), settings.prompt)
+    return targets
+
+
+def write_pictures(one: Object3D, to: Format, path: Path, look: TurntableSettings) -> None:
+    frames = look.views if to == "png" else look.frames
+    cameras = turntable_cameras(
+        frames, look.elevation, look.field_of_view, look.relative_distance, look.azimuth
+    )
+    images = render_turntable(partial(one.render_images, background=look.background), cameras, look.size)
+    if to == "mp4":
+        write_video(images, path, look.fps)
+    elif to == "gif":
+        write_gif(images, path, look.fps)
+    else:
+        degrees = [f"{round(look.azimuth + 360 * view / frames) % 360}°" for view in range(frames)]
+        write_contact_sheet(images, path, columns=4, captions=degrees)
+
+
+def write_object(one: Object3D, to: Format, path: Path, settings: MeshExportSettings, title: str) -> None:
+    if to in ("ply", "splat") and isinstance(one, GaussianScene):
+        one.export_ply(path) if to == "ply" else one.export_splat(path)
+        return
+    if to in ("ply", "splat"):
+        raise RewardsdsError(
+            f"{to} holds Gaussians, and this run's object is made of something else: export it as glb, obj or html"
+        )
+    mesh = make_mesh(one, settings)
+    if to == "glb":
+        write_glb(mesh, path)
+    elif to == "obj":
+        write_obj(mesh, path)
+    else:
+        write_html(mesh, path, title)
+
+
+def _default_name(to: Format) -> str:
+    return {"png": "views", "mp4": "turntable", "gif": "turntable"}.get(to, "object")
+
+
+def _named(out: Path, seed: int, count: int) -> Path:
+    return out if count == 1 else out.with_name(f"{out.stem}_{seed}{out.suffix}")

@@ -1,0 +1,141 @@
+"""The objects of 3D runs: how they are made, what they start from, and how they are read back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from rich.console import Console
+
+from rewardsds.errors import CheckpointError, SettingsError
+from rewardsds.runs import checkpoint
+from rewardsds.runs.folder import RunFolder
+from rewardsds.runs.loop import find_checkpoint
+from rewardsds.runs.progress import say
+from rewardsds.runs.randomness import generator
+from rewardsds.scenes.base import Scene
+from rewardsds.scenes.gaussians.scene import GaussianScene
+from rewardsds.scenes.group import SceneGroup
+from rewardsds.scenes.mesh.make import make_mesh
+from rewardsds.scenes.mesh.scene import MeshScene
+from rewardsds.scenes.mesh.shapes import Part, Shape, read_shape
+from rewardsds.scenes.nerf.scene import NeRFScene
+from rewardsds.scenes.object3d import Object3D
+from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
+from rewardsds.tasks.settings import TextTo3DSettings
+
+POINTS = 50_000  # of a surface, that a NeRF is fitted to
+
+
+class Seen(TypedDict):
+    """What every backbone is told alike."""
+
+    camera: CameraSettings
+    background: BackgroundSettings
+    device: str
+
+
+def make_objects(settings: TextTo3DSettings) -> list[Object3D]:
+    """The objects of a run, one a seed, as their backbone has them at first. No model is loaded."""
+    return [make_object(settings, seed) for seed in settings.seeds]
+
+
+def make_object(settings: TextTo3DSettings, seed: int) -> Object3D:
+    seen: Seen = {"camera": settings.camera, "background": settings.background, "device": settings.device}
+    if settings.backbone == "gaussians":
+        return GaussianScene([generator(seed, "init")], settings.gaussians, **seen)
+    if settings.backbone == "nerf":
+        return NeRFScene([generator(seed, "init")], settings.nerf, **seen)
+    return MeshScene(None, settings.mesh, **seen)
+
+
+def as_scene(objects: Sequence[Object3D]) -> Scene:
+    """The objects of a run as the one scene that its loop and its checkpoints know."""
+    return objects[0] if len(objects) == 1 else SceneGroup(objects)
+
+
+def begin_from(
+    settings: TextTo3DSettings, objects: Sequence[Object3D], console: Console | None = None
+) -> None:
+    """Brings new objects to `settings.init`. Raises ValueError, in one line, for what is no shape."""
+    init = settings.init
+    if init is None:
+        return
+    if init.is_dir():
+        others = load_objects(init, console or Console(stderr=True, highlight=False))
+        for index, (seed, one) in enumerate(zip(settings.seeds, objects, strict=True)):
+            _begin_from_object(one, others[index % len(others)], settings, seed)
+        return
+    shape = read_shape(init)
+    for seed, one in zip(settings.seeds, objects, strict=True):
+        _begin_from_shape(one, shape, settings, generator(seed, "start"))
+
+
+def _begin_from_object(one: Object3D, other: Object3D, settings: TextTo3DSettings, seed: int) -> None:
+    """An object of the same kind and build is taken over, of others a mesh is made."""
+    if type(one) is type(other):
+        try:
+            one.load_state_dict(other.state_dict())
+            return
+        except ValueError:  # of other settings: its shape is what can be taken over
+            pass
+    mesh = make_mesh(other, settings.extraction)
+    if isinstance(one, MeshScene):
+        one.start_from(mesh)
+        return
+    colours = torch.ones_like(mesh.vertices)
+    part = Part(mesh.vertices, mesh.faces, colours, mesh.uvs, mesh.texture)
+    shape = Shape(str(settings.init), "mesh", parts=(part,))
+    _begin_from_shape(one, shape, settings, generator(seed, "start"))
+
+
+def _begin_from_shape(
+    one: Object3D, shape: Shape, settings: TextTo3DSettings, draws: torch.Generator
+) -> None:
+    if isinstance(one, MeshScene):
+        e = settings.extraction
+        one.start_from(shape.textured(e.texture_size, e.padding, e.atlas_faces, e.atlas_seconds))
+    elif isinstance(one, GaussianScene) and shape.kind == "gaussians" and settings.init is not None:
+        one.start_from_ply(settings.init)  # as they are, in the place where they are
+    elif isinstance(one, GaussianScene):
+        points, colours, normals = shape.surface_points(len(one), draws)
+        one.start_from(points, colours, draws, normals)
+    elif isinstance(one, NeRFScene):
+        points, colours, _ = shape.surface_points(POINTS, draws)
+        one.start_from(points, colours, shape.inside if shape.watertight else None, draws)
+
+
+def read_run(run: Path) -> TextTo3DSettings:
+    """The settings of a 3D run. Raises RewardsdsError, in one line, for a folder without one."""
+    values = dict(RunFolder(run).read_settings())
+    if values.pop("task", None) != TextTo3DSettings.task:
+        raise SettingsError(f"{run} is no run of 3d: only those have an object")
+    return TextTo3DSettings(**values).resolved()
+
+
+def load_objects(run: Path, console: Console) -> list[Object3D]:
+    """The objects of a 3D run, as its newest checkpoint has them.
+
+    Raises RewardsdsError, in one line: no run, no 3D run, no checkpoint or only damaged ones.
+    """
+    folder, settings = RunFolder(run), read_run(run)
+    found = find_checkpoint(folder, console)
+    if found is None:
+        raise CheckpointError(
+            f"{run} has no checkpoint yet: let it make some steps with `rewardsds resume {run}`"
+        )
+    if not folder.is_finished:
+        say(console, f"{run} is not finished: its object after step {found.steps_done} is taken")
+    objects = make_objects(settings)
+    try:
+        checkpoint.restore_scene(found, as_scene(objects))
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(
+            f"the checkpoint of step {found.steps_done} in {run} does not fit its settings ({reason})"
+        ) from error
+    for one in objects:
+        one.step = found.steps_done
+    return objects

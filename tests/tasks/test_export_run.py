@@ -1,0 +1,210 @@
+"""`rewardsds export` on real, short runs: files that other programs open, and what is said where there are none."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import plyfile
+import pytest
+import trimesh
+from PIL import Image
+
+from fake_task import quiet
+from rewardsds.cli import main
+from rewardsds.scenes.gaussians.settings import GaussianSettings
+from rewardsds.tasks.run import run
+from rewardsds.tasks.settings import TextTo3DSettings
+
+SMALL = {
+    "prompt": "a red cube",
+    "device": "cpu",
+    "threads": 1,
+    "weighting": "none",
+    "video_frames": 2,
+    "video_size": 16,
+    "previews_every": 0,
+}
+SOLID = GaussianSettings(initial_gaussians=400, initial_opacity=0.6, initial_radius=0.5, initial_scale=1.0)
+FAST_MESH = ["--mesh.resolution", "32", "--mesh.texture-size", "64", "--mesh.faces", "500"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "cube"
+    run(TextTo3DSettings(**SMALL, steps=2, gaussians=SOLID, out=folder), console=quiet())  # pyright: ignore
+    return folder
+
+
+def exported(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[Path]:
+    capsys.readouterr()
+    assert main(["export", *map(str, arguments)]) == 0
+    return [Path(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What is said instead; it is one line."""
+    capsys.readouterr()
+    assert main(["export", *map(str, arguments)]) in (1, 2)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+    return said
+
+
+def test_turntable_as_asked(finished, tmp_path, capsys):
+    look = ["--size", "32", "--seconds", "0.5", "--fps", "12", "--background", "1", "0", "0"]
+    [file] = exported(capsys, finished, "--to", "mp4", "--out", tmp_path / "turn.mp4", *look)
+    with av.open(str(file)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert container.streams.video[0].average_rate == 12
+    assert [frame.shape for frame in frames] == [(32, 32, 3)] * 6
+    corner = frames[0][0, 0].astype(int)
+    assert corner[0] > 220
+    assert corner[1:].max() < 40
+
+
+def test_gif_repeats_and_takes_its_time(finished, tmp_path, capsys):
+    look = ["--size", "32", "--seconds", "1", "--fps", "6"]
+    [file] = exported(capsys, finished, "--to", "gif", "--out", tmp_path / "turn.gif", *look)
+    with Image.open(file) as animation:
+        assert animation.n_frames == 6  # pyright: ignore[reportAttributeAccessIssue]
+        assert animation.info["loop"] == 0
+        lengths = []
+        for index in range(6):
+            animation.seek(index)
+            lengths.append(animation.info["duration"])
+    assert sum(lengths) == 1000
+
+
+def test_sheet_of_views(finished, tmp_path, capsys):
+    [file] = exported(
+        capsys, finished, "--to", "png", "--out", tmp_path / "v.png", "--views", "3", "--size", "32"
+    )
+    assert Image.open(file).size == (4 + 3 * 36, 4 + 32 + 16 + 4)
+
+
+def test_elevation_and_distance_change_the_view(finished, tmp_path, capsys):
+    def sheet(name: str, *look: str) -> np.ndarray:
+        common = ["--views", "1", "--size", "64"]
+        [file] = exported(capsys, finished, "--to", "png", "--out", tmp_path / name, *common, *look)
+        return np.asarray(Image.open(file)).astype(int)[4:68, 4:68]
+
+    near, far = sheet("near.png"), sheet("far.png", "--relative-distance", "3")
+    behind = near[0, 0]
+    assert (np.abs(near - behind).max(-1) > 8).sum() > 3 * (np.abs(far - behind).max(-1) > 8).sum() > 0
+    assert not np.array_equal(near, sheet("above.png", "--elevation", "80"))
+
+
+def test_gaussians_as_ply_are_those_of_the_run(finished, tmp_path, capsys):
+    [file] = exported(capsys, finished, "--to", "ply", "--out", tmp_path / "o.ply")
+    again, own = plyfile.PlyData.read(file)["vertex"], plyfile.PlyData.read(finished / "object.ply")["vertex"]
+    assert len(again.data) > 100
+    assert np.array_equal(again.data, own.data)
+
+
+def test_splat_has_a_record_for_every_gaussian(finished, tmp_path, capsys):
+    [file] = exported(capsys, finished, "--to", "splat", "--out", tmp_path / "o.splat")
+    assert file.stat().st_size == 32 * len(plyfile.PlyData.read(finished / "object.ply")["vertex"].data)
+
+
+@pytest.mark.parametrize("to", ["glb", "obj"])
+def test_meshes_open_in_trimesh(to, finished, tmp_path, capsys):
+    [file] = exported(capsys, finished, "--to", to, "--out", tmp_path / f"o.{to}", *FAST_MESH)
+    mesh = trimesh.load(file, force="mesh")
+    assert isinstance(mesh, trimesh.Trimesh)
+    assert 50 < len(mesh.faces) <= 500
+    assert np.abs(mesh.vertices).max() < 1.0
+    assert mesh.visual.uv.shape == (len(mesh.vertices), 2)
+
+
+def test_page_holds_everything_itself(finished, tmp_path, capsys):
+    [file] = exported(capsys, finished, "--to", "html", "--out", tmp_path / "o.html", *FAST_MESH)
+    text = file.read_text(encoding="utf-8")
+    assert "a red cube" in text
+    assert 'src="http' not in text
+    assert 'href="http' not in text
+
+
+def test_without_out_it_lies_in_the_run(finished, capsys):
+    [file] = exported(capsys, finished, "--to", "gif", "--size", "16", "--seconds", "0.1")
+    assert file == finished / "turntable.gif"
+    file.unlink()
+
+
+def test_a_stopped_run_is_exported_from_its_checkpoint(finished, tmp_path, capsys):
+    stopped = tmp_path / "stopped"
+    shutil.copytree(finished, stopped)
+    (stopped / "results.json").unlink()
+    [file] = exported(capsys, stopped, "--to", "ply", "--out", tmp_path / "o.ply")
+    assert file.is_file()
+
+
+def test_particles_are_files_of_their_own(tmp_path, capsys):
+    folder = tmp_path / "two"
+    settings = TextTo3DSettings(**SMALL, steps=1, seed=4, particles=2, gaussians=SOLID, out=folder)  # pyright: ignore
+    run(settings, console=quiet())
+    files = exported(capsys, folder, "--to", "splat", "--out", tmp_path / "o.splat")
+    assert [file.name for file in files] == ["o_4.splat", "o_5.splat"]
+    assert files[0].read_bytes() != files[1].read_bytes()
+
+
+# --- bad input ----------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_exists_is_kept_unless_forced(finished, tmp_path, capsys):
+    file = tmp_path / "o.splat"
+    file.write_text("mine")
+    said = refused(capsys, finished, "--to", "splat", "--out", file)
+    assert "exists" in said
+    assert "--force" in said
+    assert file.read_text() == "mine"
+    exported(capsys, finished, "--to", "splat", "--out", file, "--force")
+    assert file.stat().st_size > 32
+
+
+def test_an_ending_must_be_that_of_the_format(finished, tmp_path, capsys):
+    assert "ends in .glb" in refused(capsys, finished, "--to", "glb", "--out", tmp_path / "o.obj")
+
+
+def test_unknown_formats_are_told(finished, capsys):
+    assert "fbx" in refused(capsys, finished, "--to", "fbx")
+
+
+def test_no_run(tmp_path, capsys):
+    assert "no run folder" in refused(capsys, tmp_path / "none", "--to", "glb")
+    assert "not a run folder" in refused(capsys, tmp_path, "--to", "glb")
+
+
+def test_a_run_of_pictures_has_no_object(tmp_path, capsys):
+    (tmp_path / "settings.yaml").write_text("task: image\nprompt: a red cube\n")
+    assert "no run of 3d" in refused(capsys, tmp_path, "--to", "glb")
+
+
+def test_a_run_without_a_checkpoint(finished, tmp_path, capsys):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(finished / "settings.yaml", begun)
+    said = refused(capsys, begun, "--to", "ply", "--out", tmp_path / "o.ply")
+    assert "no checkpoint" in said
+    assert "rewardsds resume" in said
+
+
+def test_a_checkpoint_of_other_settings(finished, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    text = (other / "settings.yaml").read_text()
+    (other / "settings.yaml").write_text(text.replace("particles: 1", "particles: 2"))
+    assert "does not fit" in refused(capsys, other, "--to", "ply", "--out", tmp_path / "o_.ply")
+
+
+def test_nothing_is_left_of_a_failed_export(finished, tmp_path, capsys):
+    """The level cannot be reached anywhere: there is no surface."""
+    before = set(tmp_path.iterdir())
+    said = refused(
+        capsys, finished, "--to", "glb", "--out", tmp_path / "o.glb", *FAST_MESH, "--mesh.level", "1e9"
+    )
+    assert "level" in said
+    assert set(tmp_path.iterdir()) == before

@@ -1,0 +1,194 @@
+"""`--init`: objects that start from shapes and from other runs, seen in what a run of one step leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from torch import Tensor
+
+from fake_task import quiet
+from rewardsds.cli import main
+from rewardsds.scenes.export import turntable_cameras
+from rewardsds.scenes.gaussians.scene import GaussianScene
+from rewardsds.scenes.mesh.scene import MeshScene
+from rewardsds.scenes.object3d import Object3D
+from rewardsds.tasks.objects import begin_from, load_objects, make_objects
+from rewardsds.tasks.run import resume, run
+from rewardsds.tasks.settings import TextTo3DSettings
+
+COMMON: dict[str, Any] = {
+    "prompt": "a red cube",
+    "device": "cpu",
+    "threads": 1,
+    "weighting": "none",
+    "video_frames": 2,
+    "video_size": 16,
+    "previews_every": 0,
+}
+SMALL_MESH = {"resolution": 40, "faces": 600, "texture_size": 64, "bake_views": 8, "bake_size": 64}
+SMALL_NERF = {"levels": 4, "base_resolution": 8, "samples_per_ray": 32, "occupancy_resolution": 16}
+
+
+def two_coloured_box(path: Path) -> Path:
+    """0.8 × 0.4 × 0.4, red towards +X and blue towards −X, as PLY with vertex colours; scaled to radius 0.9 it is
+    long along X."""
+    box = trimesh.creation.box((0.8, 0.4, 0.4)).subdivide().subdivide()
+    colours = np.where(box.vertices[:, :1] > 0, [[220, 30, 30]], [[30, 30, 220]]).astype(np.uint8)
+    box.visual.vertex_colors = colours
+    box.export(path)
+    return path
+
+
+def settings(**values: Any) -> TextTo3DSettings:
+    return TextTo3DSettings(**{**COMMON, "steps": 1, **values})
+
+
+def begun(**values: Any) -> Object3D:
+    """The object as it is before the first step."""
+    given = settings(**values).resolved()
+    objects = make_objects(given)
+    begin_from(given, objects, quiet())
+    return objects[0]
+
+
+def seen(one: Object3D, azimuth: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Image (3, 48, 48) and alpha (48, 48) from an azimuth in degrees."""
+    with torch.no_grad():
+        rendering = one.render(turntable_cameras(1, elevation=0.0, start_azimuth=azimuth), size=48)
+    assert rendering.images is not None
+    assert rendering.alpha is not None
+    return rendering.images[0, 0], rendering.alpha[0, 0, 0]
+
+
+BACKBONES: dict[str, dict[str, Any]] = {
+    "gaussians": {"gaussians": {"initial_gaussians": 1500, "initial_opacity": 0.9}},
+    "nerf": {"nerf": SMALL_NERF},
+    "mesh": {"extraction": SMALL_MESH},
+}
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_starts_from_a_mesh(backbone: str, tmp_path: Path):
+    one = begun(backbone=backbone, init=two_coloured_box(tmp_path / "box.ply"), **BACKBONES[backbone])
+    front, alpha = seen(one)
+    back, _ = seen(one, 180)
+    _, side = seen(one, 90)
+    assert alpha[24, 24] > 0.7
+    assert front[0, 24, 24] > front[2, 24, 24] + 0.2  # red from the front
+    assert back[2, 24, 24] > back[0, 24, 24] + 0.2  # blue from behind
+    solid = side > 0.5
+    assert solid.any(0).sum() > 1.5 * solid.any(1).sum()  # twice as long as high, seen from the side
+    assert solid.any(0).sum() >= 24
+
+
+def test_gaussians_are_taken_over_as_they_are(tmp_path: Path):
+    first = begun(gaussians={"initial_gaussians": 120})
+    assert isinstance(first, GaussianScene)
+    first.export_ply(tmp_path / "g.ply")
+    second = begun(init=tmp_path / "g.ply", gaussians={"initial_gaussians": 50})
+    assert isinstance(second, GaussianScene)
+    for name in ("means", "scales", "opacities", "colours"):
+        ours, theirs = getattr(second.gaussians(), name), getattr(first.gaussians(), name)
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    box = two_coloured_box(folder / "box.ply")
+    made = settings(init=box, **BACKBONES["gaussians"], out=folder / "run")
+    run(made, console=quiet())
+    return folder / "run"
+
+
+def test_a_run_goes_on_from_the_gaussians_of_another(finished: Path):
+    [before] = load_objects(finished, quiet())
+    after = begun(init=finished)
+    assert isinstance(before, GaussianScene)
+    assert isinstance(after, GaussianScene)
+    assert torch.equal(before.means, after.means)
+
+
+@pytest.mark.parametrize("backbone", ["nerf", "mesh"])
+def test_other_backbones_take_the_shape_of_a_run(backbone: str, finished: Path):
+    values = {**BACKBONES[backbone], "extraction": SMALL_MESH}
+    one = begun(backbone=backbone, init=finished, **values)
+    [before] = load_objects(finished, quiet())
+    for azimuth in (0, 120):
+        (image, alpha), (expected, covered) = seen(one, azimuth), seen(before, azimuth)
+        both = (alpha > 0.5) & (covered > 0.5)
+        assert both.sum() > 0.8 * ((alpha > 0.5) | (covered > 0.5)).sum()
+        assert (image - expected)[:, both].abs().mean() < 0.12
+
+
+def test_a_texture_is_refined_and_the_shape_stays(finished: Path, tmp_path: Path):
+    values = {
+        "backbone": "mesh",
+        "init": finished,
+        "extraction": SMALL_MESH,
+        "loss": "refine",
+        "rollout_steps": 2,
+    }
+    given = settings(**values, steps=2, checkpoint_every=1, out=tmp_path / "texture")
+    start = begun(**values)
+    run(given, console=quiet())
+    [end] = load_objects(tmp_path / "texture", quiet())
+    assert isinstance(start, MeshScene)
+    assert isinstance(end, MeshScene)
+    assert torch.equal(start.vertices, end.vertices)
+    assert not torch.equal(start.texture(), end.texture())
+    assert (tmp_path / "texture" / "object.glb").is_file()
+
+
+def test_what_it_started_from_is_not_needed_to_go_on(tmp_path: Path):
+    box = two_coloured_box(tmp_path / "box.ply")
+    values = {"init": box, "gaussians": {"initial_gaussians": 300}, "checkpoint_every": 1}
+    run(settings(**values, steps=2, out=tmp_path / "whole"), console=quiet())
+    run(settings(**values, steps=2, out=tmp_path / "cut"), console=quiet())
+    for name in ("results.json", "checkpoints/step_000002.safetensors"):
+        (tmp_path / "cut" / name).unlink()
+    box.unlink()
+    resume(tmp_path / "cut", console=quiet())
+    last = "checkpoints/step_000002.safetensors"
+    assert (tmp_path / "cut" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("missing.glb", None, "missing.glb"),
+        ("text.obj", b"hello", "text.obj"),
+        ("shape.fbx", b"hello", "expected a file that ends in"),
+        ("broken.ply", b"ply\nformat ascii 1.0\n", "broken.ply"),
+    ],
+)
+def test_what_is_no_shape_is_told_before_anything_is_written(
+    name: str, content: bytes | None, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    given = [
+        "3d",
+        "a red cube",
+        "--init",
+        str(tmp_path / name),
+        "--out",
+        str(tmp_path / "run"),
+        "--steps",
+        "1",
+    ]
+    assert main([*given, "--device", "cpu", "--weighting", "none"]) in (1, 2)
+    said = capsys.readouterr().err
+    assert told in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_texture_needs_a_shape(capsys: pytest.CaptureFixture[str]):
+    assert main(["3d", "a red cube", "--backbone", "mesh"]) == 2
+    assert "init" in capsys.readouterr().err
