@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
@@ -74,8 +75,9 @@ def dilated(texture: Tensor, known: Tensor) -> Tensor:
     """(T, T, 3) with each texel that is not `known` (T, T) as the nearest one that is."""
     if bool(known.all()) or not bool(known.any()):
         return texture
-    rows, columns = distance_transform_edt(~known.numpy(), return_distances=False, return_indices=True)
-    return texture[torch.from_numpy(rows).long(), torch.from_numpy(columns).long()]
+    nearest = distance_transform_edt(~known.numpy(), return_distances=False, return_indices=True)
+    rows, columns = torch.from_numpy(np.asarray(nearest)).long()
+    return texture[rows, columns]
 
 
 def _trust(scene: Object3D, camera: Cameras, margin: float = 10.0) -> float:

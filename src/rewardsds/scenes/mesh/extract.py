@@ -12,7 +12,6 @@ from torch import Tensor
 from trimesh.graph import connected_component_labels
 
 from rewardsds.scenes.cameras import Cameras, orbit
-from rewardsds.scenes.mesh.rasterise import rasterise
 from rewardsds.scenes.mesh.settings import MeshExportSettings
 from rewardsds.scenes.mesh.silhouettes import fit_silhouettes
 from rewardsds.scenes.mesh.textured import face_normals
@@ -21,7 +20,8 @@ from rewardsds.scenes.object3d import RADIUS, Object3D
 CHUNK = 65_536  # points that the density is asked for at once
 SILHOUETTE_SIZE = 96  # pixels, where a level is judged
 OUTLINE_SIZE = 256  # pixels, where the surface is moved to the outlines
-SILHOUETTE_STEP = 48  # grid points along an axis, at most, of the surfaces that silhouettes are compared of
+LEVELS = 400  # that are tried, at most
+FILLED = 0.9  # an object of which more than this share is opaque has no outline; the ball itself covers three quarters
 TRANSPARENT = 1e-3  # an object of which no more than this share of its pictures is opaque is none
 OUTSIDE = 0.5  # so much of the ball's border above the level is no object in the ball
 
@@ -132,8 +132,8 @@ def find_level(scene: Object3D, field: np.ndarray, views: int = 12) -> float:
     """The level whose surface has the silhouettes of the object: the best mean intersection over union with rendered
     alpha > 0.5.
 
-    Levels are tried from the object's own densities, first far apart and then around the best. Raises ValueError where
-    the object is transparent.
+    Levels are tried from the densities that rays meet. Raises ValueError where the object is transparent, or fills the
+    ball.
     """
     cameras = spread_cameras(views)
     opaque = opaque_pixels(scene, cameras, SILHOUETTE_SIZE)
@@ -143,41 +143,43 @@ def find_level(scene: Object3D, field: np.ndarray, views: int = 12) -> float:
             "the object is transparent from all sides, there is no surface to take: train for more steps, or give a "
             "level"
         )
-    coarse = field[:: (step := max(1, round(len(field) / SILHOUETTE_STEP))), ::step, ::step]
-    stop = RADIUS - 2 * RADIUS / (len(field) - 1) * (
-        (len(field) - 1) % step
-    )  # where the last point taken lies
-    _, inside = _in_ball(len(field))
-    values = np.sort(field[inside])
-
-    def agreement(level: float) -> float:
-        if not np.isfinite(level) or _border_share(field, level) > OUTSIDE:
-            return -1.0
-        try:
-            vertices, faces = isosurface(coarse, level)
-        except (ValueError, RuntimeError):  # no surface at this level
-            return -1.0
-        vertices = (vertices + RADIUS) * ((stop + RADIUS) / (2 * RADIUS)) - RADIUS
-        seen = rasterise(vertices, faces, cameras, SILHOUETTE_SIZE, SILHOUETTE_SIZE).mask
-        union = (seen | opaque).flatten(1).sum(-1)
-        return float(((seen & opaque).flatten(1).sum(-1) / union.clamp(min=1)).mean())
-
-    # Quantiles, so that a density may have any scale: the object fills from 80% down to 0.1% of the ball.
-    shares = np.geomspace(0.8, 1e-3, 16)
-    levels = [float(np.quantile(values, 1 - part)) for part in shares]
-    scores = [agreement(level) for level in levels]
-    for _ in range(2):
-        best = int(np.argmax(scores))
-        low, high = levels[max(best - 1, 0)], levels[min(best + 1, len(levels) - 1)]
-        levels = [low + (high - low) * k / 6 for k in range(7)]
-        scores = [agreement(level) for level in levels]
-    best = int(np.argmax(scores))
-    if scores[best] <= 0:
+    if share > FILLED:
         raise ValueError(
-            "no level of the object's density has a surface inside the ball of radius 1: the object fills the whole "
-            "ball or has none; train for more steps, or give a level"
+            f"the object fills the whole ball of radius {RADIUS:g}: it has no outline; train for more steps, or "
+            "give a level"
         )
-    return levels[best]
+    strongest = densest(field, cameras, SILHOUETTE_SIZE)
+    # Quantiles of what rays meet: a density may have any scale.
+    shares = torch.linspace(0, 1, LEVELS, dtype=torch.float64)
+    values = strongest.double().flatten().sort().values
+    tried = values[(shares * (len(values) - 1)).long()].unique()
+    best, agreement = float(tried[0]), -1.0
+    for level in tried.tolist():
+        seen = strongest > level
+        union = (seen | opaque).flatten(1).sum(-1)
+        overlap = float(((seen & opaque).flatten(1).sum(-1) / union.clamp(min=1)).mean())
+        if overlap > agreement:
+            best, agreement = level, overlap
+    return best
+
+
+@torch.no_grad()
+def densest(field: np.ndarray, cameras: Cameras, size: int) -> Tensor:
+    """(C, size, size): the largest density that each pixel's ray meets in the ball. Where it exceeds a level, that
+    level's surface is seen."""
+    finite = np.where(np.isfinite(field), field, field[np.isfinite(field)].min())
+    volume = torch.from_numpy(finite)[None, None]
+    found = []
+    for camera in range(cameras.batch_shape[0]):
+        origins, directions = cameras[camera].rays(size, size)
+        middle = float(origins[0, 0].norm())
+        steps = torch.linspace(max(middle - RADIUS, 0.0), middle + RADIUS, len(field))
+        places = origins[..., None, :] + directions[..., None, :] * steps[:, None]  # S S R 3
+        # grid_sample counts axes from the last
+        grid = (places.flip(-1) / RADIUS)[None]
+        sampled = torch.nn.functional.grid_sample(volume, grid, padding_mode="border", align_corners=True)
+        found.append(sampled[0, 0].amax(-1))
+    return torch.stack(found)
 
 
 @torch.no_grad()
@@ -232,7 +234,7 @@ def decimated(vertices: Tensor, faces: Tensor, limit: int) -> tuple[Tensor, Tens
     if len(faces) > limit:
         points, triangles = fast_simplification.simplify(
             vertices.numpy(), faces.numpy().astype(np.int32), target_count=limit
-        )
+        )[:2]
         vertices = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32))
         faces = torch.from_numpy(triangles.astype(np.int64))
     flat = face_normals(vertices, faces).norm(dim=-1) <= 1e-14

@@ -14,6 +14,7 @@ import trimesh
 from PIL import Image
 from torch import Tensor
 from trimesh.exchange.gltf import export_glb
+from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from rewardsds.scenes.export import to_bytes
@@ -51,7 +52,7 @@ def glb_bytes(mesh: TexturedMesh, name: str = "object") -> bytes:
         to_gltf_axes(mesh.vertices).numpy(),
         mesh.faces.numpy(),
         vertex_normals=to_gltf_axes(mesh.normals()).numpy(),
-        visual=trimesh.visual.TextureVisuals(uv=_upwards(mesh.uvs), material=material),
+        visual=TextureVisuals(uv=_upwards(mesh.uvs), material=material),
         process=False,
         validate=False,
     )

@@ -1,10 +1,10 @@
 """Which triangle is seen at each pixel, and where on it.
 
 A pixel's ray meets the plane of a triangle p₀ p₁ p₂ (camera space) at barycentrics b that solve, up to scale,
-[p₀ p₁ p₂] b = direction. Cramer's rule makes each bᵢ the dot product of the direction with an edge's plane, pⱼ × pₖ (Olano and
-Greer, "Triangle scan conversion using 2D homogeneous coordinates", 1997). That is perspective-correct as it stands,
-and triangles that reach behind the camera need no clipping. Neighbours share an edge's plane up to its sign, to the
-bit, so no ray slips through between them.
+[p₀ p₁ p₂] b = direction. Cramer's rule makes each bᵢ the dot product of the direction with an edge's plane, pⱼ × pₖ
+(Olano and Greer, "Triangle scan conversion using 2D homogeneous coordinates", 1997). That is perspective-correct as it
+stands, and triangles that reach behind the camera need no clipping. Neighbours share an edge's plane up to its sign, to
+the bit, so no ray slips through between them.
 
 Only visibility is found here; gradients flow through what is looked up in a texture afterwards.
 """

@@ -82,7 +82,8 @@ class Shape:
                 order = torch.cat(
                     [order, torch.randint(available, (count - available,), generator=generator)]
                 )
-            return SurfacePoints(*(None if values is None else values[order] for values in self.cloud))
+            points, colours, normals = self.cloud
+            return SurfacePoints(points[order], colours[order], None if normals is None else normals[order])
         sizes = [len(part.faces) for part in self.parts]
         areas = torch.cat(
             [face_normals(part.vertices, part.faces).double().norm(dim=-1) for part in self.parts]
@@ -153,7 +154,8 @@ class Shape:
             raise ValueError(f"{self.name} is a point cloud: give a mesh where a mesh is to be textured")
         only = self.parts[0]
         if len(self.parts) == 1 and _usable_atlas(only):
-            assert only.uvs is not None and only.texture is not None
+            assert only.uvs is not None
+            assert only.texture is not None
             return TexturedMesh(only.vertices, only.faces, only.uvs, resampled(only.texture, size))
         starts = np.cumsum([0, *(len(part.vertices) for part in self.parts)])
         vertices = torch.cat([part.vertices for part in self.parts])
@@ -334,7 +336,9 @@ def _cloud(path: Path, geometry: Any, gltf: bool) -> SurfacePoints:
 def _ply_normals(geometry: Any, count: int) -> Tensor | None:
     """Unit normals of a PLY's points, which trimesh keeps only in its raw elements."""
     raw = geometry.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
-    if raw is None or not {"nx", "ny", "nz"} <= set(getattr(raw.dtype, "names", None) or ()):
+    # an array with named columns of a binary file, a mapping of columns of a text file
+    names = raw.keys() if isinstance(raw, dict) else getattr(getattr(raw, "dtype", None), "names", None)
+    if raw is None or not {"nx", "ny", "nz"} <= set(names or ()):
         return None
     columns = [np.asarray(raw[name], np.float32).reshape(count) for name in ("nx", "ny", "nz")]
     normals = torch.from_numpy(np.stack(columns, axis=-1))

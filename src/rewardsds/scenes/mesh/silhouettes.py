@@ -63,7 +63,8 @@ def signed_distance(mask: Tensor) -> Tensor:
     inside = mask.numpy()
     if inside.all() or not inside.any():
         return torch.full(mask.shape, float(max(mask.shape)) if inside.all() else -float(max(mask.shape)))
-    distance = np.where(inside, distance_transform_edt(inside) - 0.5, 0.5 - distance_transform_edt(~inside))
+    within, beyond = (np.asarray(distance_transform_edt(part)) for part in (inside, ~inside))
+    distance = np.where(inside, within - 0.5, 0.5 - beyond)
     return torch.from_numpy(distance.astype(np.float32))
 
 
