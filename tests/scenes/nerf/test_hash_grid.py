@@ -23,7 +23,9 @@ def make(seed: int = 0, **changes) -> HashGrid:
     return grid
 
 
-def slow(point: list[float], table: np.ndarray, base: int, growth: float, levels: int, rows: int) -> list[float]:
+def slow(
+    point: list[float], table: np.ndarray, base: int, growth: float, levels: int, rows: int
+) -> list[float]:
     """One point's encoding, vertex after vertex, with the paper's own 32-bit hash."""
     found: list[float] = []
     offset = 0

@@ -34,7 +34,10 @@ RADII = [0.0, 0.5, 1.0, 0.3]
     "settings, density",
     [
         ({"blob": "linear", "density_activation": "exp"}, lambda r: math.exp(4 * (1 - r / 0.5))),
-        ({"blob": "linear", "density_activation": "softplus"}, lambda r: math.log1p(math.exp(4 * (1 - 2 * r)))),
+        (
+            {"blob": "linear", "density_activation": "softplus"},
+            lambda r: math.log1p(math.exp(4 * (1 - 2 * r))),
+        ),
         ({"blob": "gaussian", "density_activation": "exp"}, lambda r: math.exp(4 * math.exp(-2 * r * r))),
     ],
 )
@@ -62,7 +65,9 @@ def test_both_kinds_of_normals_and_their_gradients_agree():
             field.grid.table.mul_(1e4)
         found = field.normals(points)
         torch.testing.assert_close(found.norm(dim=-1), torch.ones(200, dtype=torch.float64))
-        (slope,) = torch.autograd.grad((found @ torch.tensor([0.3, -0.5, 0.7]).double()).sum(), field.grid.table)
+        (slope,) = torch.autograd.grad(
+            (found @ torch.tensor([0.3, -0.5, 0.7]).double()).sum(), field.grid.table
+        )
         slopes.append((found.detach(), slope))
     (a, slope_a), (b, slope_b) = slopes
     torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
@@ -112,9 +117,7 @@ def test_drawn_from_its_generator_alone():
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters()))
 
 
-@pytest.mark.parametrize(
-    "step, expected", [(0, 1.0), (100, 1.0), (150, 2.0), (200, 3.0), (10_000, 3.0)]
-)
+@pytest.mark.parametrize("step, expected", [(0, 1.0), (100, 1.0), (150, 2.0), (200, 3.0), (10_000, 3.0)])
 def test_schedules(step: int, expected: float):
     assert scheduled((100, 1.0, 3.0, 200), step) == pytest.approx(expected)
     assert scheduled(0.25, step) == 0.25

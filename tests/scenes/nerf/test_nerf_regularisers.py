@@ -59,7 +59,9 @@ def test_spherical_harmonics_are_orthonormal():
 
 def test_an_environment_is_a_function_of_the_direction():
     environment = Environment(2, 16, torch.Generator().manual_seed(0))
-    directions = torch.nn.functional.normalize(torch.randn(50, 3, generator=torch.Generator().manual_seed(1)), dim=-1)
+    directions = torch.nn.functional.normalize(
+        torch.randn(50, 3, generator=torch.Generator().manual_seed(1)), dim=-1
+    )
     colours = environment(directions)
     assert colours.shape == (50, 3)
     assert ((colours > 0) & (colours < 1)).all()

@@ -145,7 +145,9 @@ def test_what_is_looked_up_is_the_cell():
 
 
 def test_rays_that_miss():
-    samples = sample_rays(torch.tensor([[3.0, 0, 0]]), torch.tensor([[1.0, 0, 0]]), 0.1, torch.zeros(1), EVERYWHERE)
+    samples = sample_rays(
+        torch.tensor([[3.0, 0, 0]]), torch.tensor([[1.0, 0, 0]]), 0.1, torch.zeros(1), EVERYWHERE
+    )
     assert len(samples) == 0
     weights, _ = render_weights(torch.zeros(0), 0.1, samples.ray, 1)
     assert accumulate(weights, torch.zeros(0, 3), samples.ray, 1).tolist() == [[0, 0, 0]]
