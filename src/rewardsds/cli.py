@@ -359,8 +359,10 @@ def _over(values: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(values)
     for name, value in own.items():
         below = merged.get(name)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        merged[name] = _over(below, value) if both else value
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[name] = _over(below, value)
+        else:
+            merged[name] = value
     return merged
 
 

@@ -159,7 +159,7 @@ class NeRFScene(Object3D):
         encoded = self.field.encode(samples.points)
         density = self.field.density(samples.points, encoded)
         _, transmittance = render_weights(density, step, samples.ray, rays)
-        lit = (transmittance > limit).nonzero()[:, 0]
+        lit = (~(transmittance <= limit)).nonzero()[:, 0]  # NaN stays, to be told
         if len(lit) == len(samples):
             return samples, encoded
         return samples[lit], encoded[lit]

@@ -41,14 +41,14 @@ class NeRFSettings(BaseModel):
 
     # Density
     density_activation: Literal["softplus", "exp"] = Field(
-        default="softplus", description="from the network's output to density; exp: with a truncated gradient"
+        default="exp", description="from the network's output to density; exp: with a truncated gradient"
     )
     blob: Literal["linear", "gaussian"] = Field(
         default="linear",
         description="what is added to the density network's output. linear: blob_scale · (1 − |x| / blob_radius), as "
         "Magic3D and MVDream; gaussian: blob_scale · exp(−½ |x|² / blob_radius²), as DreamFusion",
     )
-    blob_scale: float = Field(default=10.0, ge=0, le=1000, description="height of the blob")
+    blob_scale: float = Field(default=4.0, ge=0, le=1000, description="height of the blob")
     blob_radius: float = Field(default=0.5, gt=0, le=10, description="size of the blob, world units")
 
     # Rendering
@@ -101,7 +101,7 @@ class NeRFSettings(BaseModel):
         description="weight of surfaces that face away from the camera (DreamFusion); needs normals",
     )
     opacity_weight: Schedule = Field(
-        default=0.0, description="weight of the entropy of rendered alpha: crisp edges, no fog"
+        default=0.02, description="weight of the entropy of rendered alpha: crisp edges, no fog"
     )
     sparsity_weight: Schedule = Field(
         default=0.0, description="weight of rendered alpha itself, √(alpha² + 0.01): no floaters"
@@ -116,8 +116,8 @@ class NeRFSettings(BaseModel):
     normals_step: float = Field(default=0.01, gt=0, le=0.5, description="length of a finite difference")
 
     # Adam
-    grid_learning_rate: float = Field(default=0.01, gt=0, description="hash grid")
-    network_learning_rate: float = Field(default=0.001, gt=0, description="density and colour network")
+    grid_learning_rate: float = Field(default=0.03, gt=0, description="hash grid")
+    network_learning_rate: float = Field(default=0.006, gt=0, description="density and colour network")
     environment_learning_rate: float = Field(default=0.001, gt=0, description="network of the background")
     weight_decay: float = Field(
         default=0.0, ge=0, lt=1, description="AdamW's, of all of them; 0.01 where a NeRF is trained by AdamW"
