@@ -2,7 +2,7 @@
 
     python benchmarks/export.py RUN [RUN …] [--threads 2] [--out benchmarks/results/export.json]
 
-RUN: folders of `rewardsds 3d`. For each the whole export (surface, atlas, texture of 1024², GLB, OBJ and page) is timed,
+RUN: folders of `rewardsds 3d`. The whole export of each (surface, atlas, texture of 1024², GLB, OBJ, page) is timed,
 in a process of its own whose peak memory is read, xatlas's included. Then the GLB is drawn by an independent renderer
 (Embree through trimesh, which needs embreex) from views that the texture was not made from, drawn as training draws
 its own, and compared with the object's own pictures on their background: PSNR at 256 × 256 pixels.
@@ -108,7 +108,9 @@ def _cpu() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch and the kernels")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="threads of torch and the kernels"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "export.json")
     parser.add_argument("--single", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

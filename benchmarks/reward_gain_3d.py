@@ -98,7 +98,7 @@ def main() -> None:
     record: dict[str, Any] = {
         "backbone": options.backbone,
         "prompts": prompts,
-        "prompts whose sides are told": [prompt for prompt, yes in zip(prompts, told) if yes],
+        "prompts whose sides are told": [prompt for prompt, yes in zip(prompts, told.tolist()) if yes],
         "seeds": options.seeds,
         "split": options.split,
         "settings": overrides,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -117,7 +118,8 @@ def test_meshes_open_in_trimesh(to, finished, tmp_path, capsys):
     assert isinstance(mesh, trimesh.Trimesh)
     assert 50 < len(mesh.faces) <= 500
     assert np.abs(mesh.vertices).max() < 1.0
-    assert mesh.visual.uv.shape == (len(mesh.vertices), 2)
+    visual: Any = mesh.visual
+    assert visual.uv.shape == (len(mesh.vertices), 2)
 
 
 def test_page_holds_everything_itself(finished, tmp_path, capsys):

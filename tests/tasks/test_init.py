@@ -39,8 +39,7 @@ def two_coloured_box(path: Path) -> Path:
     long along X."""
     box = trimesh.creation.box((0.8, 0.4, 0.4)).subdivide().subdivide()
     colours = np.where(box.vertices[:, :1] > 0, [[220, 30, 30]], [[30, 30, 220]]).astype(np.uint8)
-    box.visual.vertex_colors = colours
-    box.export(path)
+    trimesh.Trimesh(box.vertices, box.faces, vertex_colors=colours).export(path)
     return path
 
 

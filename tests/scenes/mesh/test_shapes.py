@@ -131,7 +131,9 @@ def test_several_materials_become_one_texture(tmp_path: Path):
     red = found.points[:, 0] < 0  # glTF's z is our x
     assert 150 < red.sum() < 250
     torch.testing.assert_close(found.colours[red], torch.tensor([[1.0, 0.0, 0.0]]).expand(int(red.sum()), 3))
-    torch.testing.assert_close(found.colours[~red], torch.tensor([[0.0, 0.0, 1.0]]).expand(int((~red).sum()), 3))
+    torch.testing.assert_close(
+        found.colours[~red], torch.tensor([[0.0, 0.0, 1.0]]).expand(int((~red).sum()), 3)
+    )
     painted = read_part(shape.textured(size=64), tmp_path)
     once = Shape("once", "mesh", parts=(painted,)).surface_points(400, generator())
     assert (once.colours[once.points[:, 0] < 0] - torch.tensor([1.0, 0.0, 0.0])).abs().mean() < 0.02

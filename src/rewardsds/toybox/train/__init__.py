@@ -65,10 +65,10 @@ def _run(stage: StageName, settings: TrainSettings, log: Callable[[str], None]) 
     elif stage == "view-judge":
         from rewardsds.toybox.train.view_judge import train_view_judge
 
-        sets = (
+        judged, validation = (
             with_yaws(_data(settings, name, log), settings.data / name) for name in ("judge", "validation")
         )
-        train_view_judge(*sets, out, own, seed, device, log)
+        train_view_judge(judged, validation, out, own, seed, device, log)
     else:
         from rewardsds.toybox.train.card import write_card
 
