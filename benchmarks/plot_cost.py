@@ -35,27 +35,27 @@ def draw(record: Mapping[str, Any]) -> str:
     cells = {(cell["gaussians"], cell["size"]): cell["numba"]["fastest_parts_ms"] for cell in record["grid"]}
     counts, sizes = (sorted({key[axis] for key in cells}) for axis in (0, 1))
     views = record["grid"][0]["views"]
-    what = f"milliseconds for {views} views, {record['kernel_threads']} threads"
+    title = f"{views} views, forward and backward, milliseconds ({record['kernel_threads']} threads)"
     charts = [
         (
-            f"Forward and backward, {what}; a line a resolution",
             [(f"{size}²", counts, [cells[count, size] for count in counts]) for size in sizes],
             "Gaussians",
+            "pixels",
         ),
         (
-            f"Forward and backward, {what}; a line a number of Gaussians",
             [(f"{count:,}", sizes, [cells[count, size] for size in sizes]) for count in counts],
             "pixels a side",
+            "Gaussians",
         ),
-    ]
+    ]  # lines, what is along x, what the lines are of
     each = HEAD + HEIGHT + FOOT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {each * len(charts)}" '
         f'width="{WIDTH}" height="{each * len(charts)}"><style>{STYLE}{_line_styles()}</style>',
         '<rect class="paper" width="100%" height="100%"/>',
     ]
-    for index, (title, lines, label) in enumerate(charts):
-        parts.append(f'<g transform="translate(0 {index * each})">{_chart(title, lines, label)}</g>')
+    for index, (lines, along, of) in enumerate(charts):
+        parts.append(f'<g transform="translate(0 {index * each})">{_chart(title, lines, along, of)}</g>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -63,13 +63,16 @@ def _line_styles() -> str:
     return "".join(f".line{i} {{ stroke: {c} }} rect.line{i} {{ fill: {c} }}" for i, c in enumerate(COLOURS))
 
 
-def _chart(title: str, lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], label: str) -> str:
+def _chart(
+    title: str, lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], along: str, of: str
+) -> str:
     series = [Series(name, x, y, f"line{i}") for i, (name, x, y) in enumerate(lines)]
     figure = re.search(
-        r"<svg.*?>(.*)</svg>", line_chart(title, series, logarithmic=True, x_label=label), re.S
+        r"<svg.*?>(.*)</svg>", line_chart(title, series, logarithmic=True, x_label=along), re.S
     )
     assert figure is not None
-    legend, x = [], 56
+    legend = [f'<text x="56" y="18">{of}:</text>']
+    x = 74 + 7 * len(of)
     for i, (name, _, _) in enumerate(lines):
         legend.append(
             f'<rect class="line{i}" x="{x}" y="12" width="14" height="4"/><text x="{x + 18}" y="18">{name}</text>'

@@ -465,10 +465,11 @@ def two_coloured_ball(size: int, cameras: Cameras) -> Tensor:
 
 
 @pytest.mark.slow
-def test_gaussians_fit_a_two_coloured_ball():
+@pytest.mark.parametrize("changes", [{}, {"strategy": "mcmc"}, {"sh_degree": 2, "sh_degree_every": 40}])
+def test_gaussians_fit_a_two_coloured_ball(changes):
     """150 steps on random views; then views that were never trained on are compared."""
     g = generator(0)
-    settings = GaussianSettings(initial_gaussians=1500)
+    settings = GaussianSettings(initial_gaussians=1500).model_copy(update=changes)
     scene = GaussianScene([g], settings, background=BackgroundSettings(augmentation=False))
     optimizer = torch.optim.Adam(scene.parameter_groups())
     for number in range(150):
