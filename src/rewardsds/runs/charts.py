@@ -21,8 +21,8 @@ class Series:
     style: str
 
 
-def line_chart(title: str, series: Sequence[Series], logarithmic: bool = False) -> str:
-    """An SVG figure over steps, or an empty string when there is nothing to draw."""
+def line_chart(title: str, series: Sequence[Series], logarithmic: bool = False, x_label: str = "step") -> str:
+    """An SVG figure over steps or whatever `x_label` says, or an empty string when there is nothing to draw."""
     drawn = []
     for line in series:
         points = [
@@ -58,7 +58,7 @@ def line_chart(title: str, series: Sequence[Series], logarithmic: bool = False) 
         if x_low <= x <= x_high:
             place = f'x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}"'
             parts.append(f'<text {place} text-anchor="middle">{_number(x)}</text>')
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">step</text>')
+    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">{escape(x_label)}</text>')
     for line, points in drawn:
         path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
         parts.append(
@@ -96,4 +96,6 @@ def smoothed(values: Sequence[float], share: float = 0.05) -> list[float]:
 
 
 def _number(value: float) -> str:
+    if 1e3 <= abs(value) < 1e5:
+        return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) < 1e5 and (value == 0 or abs(value) >= 1e-3) else f"{value:.0e}"

@@ -7,6 +7,8 @@ from gaussian_steps import generator, images_of, make, moments, step
 from pydantic import ValidationError
 from torch import Tensor
 
+from rewardsds.runs import checkpoint
+from rewardsds.runs.loop import make_optimizer
 from rewardsds.scenes.base import Rendering
 from rewardsds.scenes.cameras import Cameras, sample_orbit_group
 from rewardsds.scenes.gaussians.density import PARAMETERS, limited, split_offsets
@@ -51,6 +53,10 @@ def test_starts_from_its_generator_alone():
         {"max_gaussians": 10},
         {"initial_radius": 2.0},
         {"initial_opacity": 1.0},
+        {"initial_gaussians": 0},
+        {"max_gaussians": 5_000_001},
+        {"sh_degree": 4},
+        {"strategy": "random"},
         {"unknown": 1},
     ],
 )
@@ -353,6 +359,52 @@ def test_state_of_another_size_is_taken_and_a_broken_one_refused():
         small.load_state_dict(state)
 
 
+def test_a_state_of_none_or_of_another_degree_is_refused():
+    scene = make(sh_degree=1)
+    state = dict(scene.state_dict())
+    with pytest.raises(ValueError, match="the state has 0 Gaussians: expected 1 to 5,000,000"):
+        scene.load_state_dict({name: tensor[:0] if tensor.ndim else tensor for name, tensor in state.items()})
+    with pytest.raises(ValueError, match=r"harmonics has shape \(200, 8, 3\), expected \(200, 3, 3\)"):
+        scene.load_state_dict(make(sh_degree=2).state_dict())
+    with pytest.raises(ValueError, match="lacks degree, harmonics"):
+        scene.load_state_dict(make().state_dict())
+
+
+def test_a_checkpoint_file_keeps_harmonics_and_their_degree(tmp_path):
+    settings = {
+        "sh_degree": 3,
+        "sh_degree_every": 2,
+        "strategy": "mcmc",
+        "densify_start": 1,
+        "densify_every": 1,
+    }
+    scene, g = make(**settings), generator(1)
+    optimizer = make_optimizer(scene)
+    for number in range(5):
+        step(scene, optimizer, g, number)
+    saved = checkpoint.save(checkpoint.capture(5, scene, Nothing(), optimizer, {"scene": [g]}), tmp_path)
+    found = checkpoint.load(saved)
+    resumed = make(seed=3, **settings)
+    checkpoint.restore_scene(found, resumed)
+    other = make_optimizer(resumed)
+    checkpoint.restore(found, resumed, other, {"scene": [g]})
+    assert resumed.degree == scene.degree == 2
+    assert len(resumed) == len(scene) > 200
+    cameras = scene.sample_cameras([generator(2)], 0)
+    assert torch.equal(scene.render_images(cameras, 32), resumed.render_images(cameras, 32))
+    assert torch.equal(moments(scene, optimizer, "harmonics"), moments(resumed, other, "harmonics"))
+
+
+class Nothing:
+    """A guidance that has learned nothing."""
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        assert not state
+
+
 def test_exported_gaussians_carry_the_training_blur(tmp_path):
     """Rendered by anyone at high resolution and averaged, the file shows what the scene shows in training."""
     from rewardsds.scenes.gaussians.rasterization import rasterization
@@ -413,10 +465,11 @@ def two_coloured_ball(size: int, cameras: Cameras) -> Tensor:
 
 
 @pytest.mark.slow
-def test_gaussians_fit_a_two_coloured_ball():
+@pytest.mark.parametrize("changes", [{}, {"strategy": "mcmc"}, {"sh_degree": 2, "sh_degree_every": 40}])
+def test_gaussians_fit_a_two_coloured_ball(changes):
     """150 steps on random views; then views that were never trained on are compared."""
     g = generator(0)
-    settings = GaussianSettings(initial_gaussians=1500)
+    settings = GaussianSettings(initial_gaussians=1500).model_copy(update=changes)
     scene = GaussianScene([g], settings, background=BackgroundSettings(augmentation=False))
     optimizer = torch.optim.Adam(scene.parameter_groups())
     for number in range(150):

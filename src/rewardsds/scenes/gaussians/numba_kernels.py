@@ -45,7 +45,7 @@ _E6, _E5, _E4, _E3, _E2, _E1, _E0 = (np.float32(x) for x in np.polyfit(_NODES, n
 
 
 @numba.njit(inline="always")
-def _exp_minus(s):  # pragma: no cover
+def exp_minus(s):  # pragma: no cover
     """exp(−s), see _E0; s is clamped to _S_MAX."""
     u = (s if s < _S_MAX else _S_MAX) * _EIGHTH
     e = _E0 + u * (_E1 + u * (_E2 + u * (_E3 + u * (_E4 + u * (_E5 + u * _E6)))))
@@ -378,7 +378,7 @@ def rasterize_forward(start, stop, splats, radii, offsets, lists, tiles_x, image
                 dx = x - t[_X + p]
                 dy = y - t[_Y + p]
                 s = qa * dx * dx + qc * dy * dy + qb * dx * dy
-                alpha = opacity * _exp_minus(s)
+                alpha = opacity * exp_minus(s)
                 alpha = alpha if alpha < _MAX_ALPHA else _MAX_ALPHA
                 live = t[_LIVE + p]
                 before = t[_T + p]
@@ -469,7 +469,7 @@ def rasterize_backward(
                 dx = x - t[_X + p]
                 dy = y - t[_Y + p]
                 s = ha * dx * dx + hc * dy * dy + qb * dx * dy
-                raw = opacity * _exp_minus(s)
+                raw = opacity * exp_minus(s)
                 clipped = raw if raw < _MAX_ALPHA else _MAX_ALPHA
                 counts = (clipped >= _MIN_ALPHA) & (s >= _0) & (place <= t[_LAST + p])
                 alpha = clipped if counts else _0

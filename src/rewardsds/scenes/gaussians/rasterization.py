@@ -133,7 +133,15 @@ def _gsplat(
     backgrounds: Tensor | None,
     render_mode: RenderMode,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """gsplat with packed=False, so that info holds (C, N, ...) tensors."""
+    """gsplat 1.5.3 or later with packed=False, so that info holds (C, N, ...) tensors.
+
+    Its rules are those of `reference`: the same variance eps2d on the diagonal, the same limits of alpha and
+    transmittance, the affine approximation clamped at the same 15%, an expected depth divided by alpha, backgrounds
+    without depth. `radii` (C, N, 2) are half extents along x and y; only their rounding up before Gaussians at the
+    border are culled differs. The gradient of `means2d` is by pixels (its own strategies scale it afterwards) and is
+    there because nothing that follows copies the tensor. Colours are given for each camera, as spherical harmonics are
+    evaluated in `harmonics.py` on all devices.
+    """
     try:
         import gsplat  # pyright: ignore[reportMissingImports]
     except ImportError as error:

@@ -117,7 +117,9 @@ class GaussianSettings(BaseModel):
     )
     bounds: float = Field(default=1.2, gt=0, description="Gaussians farther from the origin are removed")
     opacity_reset_every: int = Field(
-        default=0, ge=0, description="steps between resets of opacities to at most the initial one; 0: never"
+        default=0,
+        ge=0,
+        description="steps between resets of opacities to at most the initial one, with default; 0: never",
     )
 
     # Regularisation; all are sums, as the distillation loss is, so that weights do not depend on sizes
