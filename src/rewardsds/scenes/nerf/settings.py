@@ -69,7 +69,7 @@ class NeRFSettings(BaseModel):
     )
 
     # The occupancy grid
-    occupancy_resolution: int = Field(default=32, ge=2, le=512, description="its cells, an axis")
+    occupancy_resolution: int = Field(default=48, ge=2, le=512, description="its cells, an axis")
     occupancy_every: int = Field(default=8, ge=1, le=10_000, description="steps between its updates")
     occupancy_decay: float = Field(
         default=0.9,
