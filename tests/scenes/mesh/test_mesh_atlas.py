@@ -36,7 +36,7 @@ def gap(uvs: Tensor, groups: list[Tensor], size: int) -> float:
     masks = [rasterise_uvs(uvs, group, size).mask[0].numpy() for group in groups]
     whole = np.sum(masks, axis=0)
     return min(
-        float(distance_transform_edt(~own)[(whole - own) > 0].min(initial=np.inf))
+        float(np.asarray(distance_transform_edt(~own))[(whole - own) > 0].min(initial=np.inf))
         for own in masks
         if own.any()
     )
