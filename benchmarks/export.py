@@ -2,7 +2,7 @@
 
     python benchmarks/export.py RUN [RUN …] [--threads 2] [--out benchmarks/results/export.json]
 
-RUN: folders of `rewardsds 3d`. The whole export of each (surface, atlas, texture of 1024², GLB, OBJ, page) is timed,
+RUN: folders of `rewardsds 3d`. For each the whole export (surface, atlas, texture of 1024², GLB, OBJ, page) is timed,
 in a process of its own whose peak memory is read, xatlas's included. Then the GLB is drawn by an independent renderer
 (Embree through trimesh, which needs embreex) from views that the texture was not made from, drawn as training draws
 its own, and compared with the object's own pictures on their background: PSNR at 256 × 256 pixels.
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,36 +28,23 @@ from rich.console import Console
 from rich.table import Table
 
 from record import write_record
-from rewardsds.runs import checkpoint
-from rewardsds.runs.folder import RunFolder
 from rewardsds.scenes.cameras import sample_orbit_group
 from rewardsds.scenes.mesh.files import write_glb, write_obj
 from rewardsds.scenes.mesh.make import make_mesh
 from rewardsds.scenes.mesh.viewer import write_html
-from rewardsds.scenes.object3d import Object3D
-from rewardsds.tasks.settings import TextTo3DSettings
-from rewardsds.tasks.text_to_3d import make_objects
+from rewardsds.tasks.objects import load_objects
 
 VIEWS, SIZE = 10, 256
+# the independent renderer is that of the tests
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "scenes" / "mesh"))
-
-
-def finished(path: Path) -> Object3D:
-    """The first object of a run, as its last checkpoint has it."""
-    settings = RunFolder(path).read_settings(TextTo3DSettings)
-    one, *others = make_objects(settings)
-    if others:
-        raise SystemExit(f"{path} has several particles: give runs of one")
-    found = checkpoint.load(checkpoint.available(path / "checkpoints")[0])
-    checkpoint.restore_scene(found, one)
-    one.step = found.steps_done
-    return one
 
 
 def export(path: Path, threads: int, folder: Path) -> dict[str, Any]:
     """Figures of one export, whose files are left in a folder."""
     torch.set_num_threads(threads)
-    scene = finished(path)
+    scene, *others = load_objects(path, Console(stderr=True))
+    if others:
+        raise SystemExit(f"{path} has several particles: give runs of one")
     start, cpu_start = time.perf_counter(), _cpu()
     mesh = make_mesh(scene)
     made = time.perf_counter()
@@ -66,8 +54,7 @@ def export(path: Path, threads: int, folder: Path) -> dict[str, Any]:
     seconds, cpu_seconds = time.perf_counter() - start, _cpu() - cpu_start
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 
-    from glb_renderer import psnr, render_glb
-
+    independent = import_module("glb_renderer")
     cameras = sample_orbit_group(
         torch.Generator().manual_seed(123),
         views=1,
@@ -81,7 +68,9 @@ def export(path: Path, threads: int, folder: Path) -> dict[str, Any]:
     background = scene.background.evaluation
     if len(set(background)) != 1:
         raise SystemExit("the independent renderer knows grey backgrounds only")
-    figures = psnr(render_glb(folder / "object.glb", flat, SIZE, background[0], fine=3), wanted)
+    figures = independent.psnr(
+        independent.render_glb(folder / "object.glb", flat, SIZE, background[0], fine=3), wanted
+    )
     return {
         "run": path.name,
         "faces": len(mesh.faces),

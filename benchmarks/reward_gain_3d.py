@@ -94,11 +94,11 @@ def main() -> None:
             sheet.setdefault(method, []).append(torch.cat(list(sides), dim=-1))
         results[method] = {name: np.array([row[name] for row in rows]).reshape(shape) for name in rows[0]}
 
-    told = ~np.isnan(results["plain"]["back as front"]).any(axis=1)
+    told = np.asarray(~np.isnan(results["plain"]["back as front"]).any(axis=1))
     record: dict[str, Any] = {
         "backbone": options.backbone,
         "prompts": prompts,
-        "prompts whose sides are told": [prompt for prompt, yes in zip(prompts, told.tolist()) if yes],
+        "prompts whose sides are told": [prompts[index] for index in np.flatnonzero(told)],
         "seeds": options.seeds,
         "split": options.split,
         "settings": overrides,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,8 @@ from rewardsds.scenes.cameras import Cameras
 
 def render_glb(path: Path, cameras: Cameras, size: int, background: float = 0.9, fine: int = 2) -> Tensor:
     """Images (C, 3, size, size) of a GLB from cameras (C,) of our world."""
-    scene = trimesh.load_scene(path, process=False)
-    (mesh,) = scene.dump()
-    caster = RayMeshIntersector(mesh)
+    mesh: Any = trimesh.load_scene(path, process=False).dump()[0]
+    caster: Any = RayMeshIntersector(mesh)
     image = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB"), np.float64) / 255
     origins, directions = cameras.rays(fine * size, fine * size)
     # our x, the front, is glTF's z; our y is glTF's x; our z, up, is glTF's y

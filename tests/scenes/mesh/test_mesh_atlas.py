@@ -6,6 +6,7 @@ import torch
 import trimesh
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
+from trimesh.graph import connected_component_labels
 
 from rewardsds.scenes.mesh.atlas import triangle_atlas, unwrap
 from rewardsds.scenes.mesh.rasterise import rasterise_uvs
@@ -35,7 +36,7 @@ def gap(uvs: Tensor, groups: list[Tensor], size: int) -> float:
     masks = [rasterise_uvs(uvs, group, size).mask[0].numpy() for group in groups]
     whole = np.sum(masks, axis=0)
     return min(
-        float(distance_transform_edt(~own)[(whole - own) > 0].min(initial=np.inf))
+        float(np.asarray(distance_transform_edt(~own))[(whole - own) > 0].min(initial=np.inf))
         for own in masks
         if own.any()
     )
@@ -48,9 +49,8 @@ def test_xatlas_places_every_triangle_once():
     check_no_overlap(uvs, new_faces, 512)
     assert area(uvs, new_faces).sum() > 0.3  # of the texture is used
     # charts: faces that share new vertices
-    labels = trimesh.graph.connected_component_labels(
-        torch.cat([new_faces[:, :2], new_faces[:, 1:]]).numpy(), len(uvs)
-    )
+    edges = torch.cat([new_faces[:, :2], new_faces[:, 1:]]).numpy()
+    labels = np.asarray(connected_component_labels(edges, len(uvs)))
     charts = torch.from_numpy(labels)[new_faces[:, 0]]
     groups = [new_faces[charts == chart] for chart in charts.unique()]
     assert len(groups) > 1

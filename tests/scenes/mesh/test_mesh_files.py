@@ -2,6 +2,7 @@ import json
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,12 @@ def tetrahedron() -> TexturedMesh:
     return TexturedMesh(vertices, faces, uvs, texture)
 
 
+def read(glb: bytes) -> Any:
+    """The one mesh of a GLB, as trimesh has it."""
+    scene = trimesh.load_scene(trimesh.util.wrap_as_stream(glb), file_type="glb", process=False)
+    return scene.dump()[0]
+
+
 def tree_of(data: bytes) -> dict:
     length = struct.unpack("<I", data[12:16])[0]
     return json.loads(data[20 : 20 + length])
@@ -43,8 +50,7 @@ def test_axes_by_hand():
 
 @given(mesh=textured_meshes())
 def test_a_glb_comes_back(mesh: TexturedMesh):
-    scene = trimesh.load_scene(trimesh.util.wrap_as_stream(glb_bytes(mesh)), file_type="glb", process=False)
-    (shape,) = scene.dump()
+    shape = read(glb_bytes(mesh))
     np.testing.assert_array_equal(shape.vertices[:, [2, 0, 1]], mesh.vertices.numpy())
     np.testing.assert_array_equal(shape.faces, mesh.faces.numpy())
     np.testing.assert_allclose(shape.visual.uv, mesh.uvs.numpy() * [1, -1] + [0, 1], atol=1e-6)
@@ -56,8 +62,7 @@ def test_a_glb_comes_back(mesh: TexturedMesh):
 def test_an_obj_comes_back(mesh: TexturedMesh, tmp_path_factory: pytest.TempPathFactory):
     path = tmp_path_factory.mktemp("obj") / "thing.obj"
     write_obj(mesh, path)
-    scene = trimesh.load_scene(path, process=False)
-    (shape,) = scene.dump()
+    shape: Any = trimesh.load_scene(path, process=False).dump()[0]
     # vertices that no face names may be left out by a reader: corners are compared
     np.testing.assert_allclose(
         shape.vertices[shape.faces], mesh.vertices[mesh.faces].numpy(), rtol=1e-6, atol=1e-9
@@ -103,9 +108,7 @@ def test_the_material():
 
 def test_the_texture_s_top_is_v_zero():
     mesh = tetrahedron()
-    (shape,) = trimesh.load_scene(
-        trimesh.util.wrap_as_stream(glb_bytes(mesh)), file_type="glb", process=False
-    ).dump()
+    shape = read(glb_bytes(mesh))
     colours = shape.visual.to_color().vertex_colors[:, :3]
     assert colours.tolist() == [[255, 0, 0], [255, 0, 0], [0, 128, 0], [0, 128, 0]]
 

@@ -54,13 +54,19 @@ def test_the_kernel_is_the_reference(seed: int, height: int, width: int):
     """Also with triangles that reach behind the camera, which stands among them."""
     g = torch.Generator().manual_seed(seed)
     vertices = torch.randn((30, 3), generator=g)
-    faces = torch.randint(30, (40, 3), generator=g)
+    faces = torch.stack([torch.randperm(30, generator=g)[:3] for _ in range(40)])
     cameras = sample_orbit_group(g, 2, relative_distance=(0.3, 1.0))[0]
     fast = rasterise(vertices, faces, cameras, height, width)
     plain = reference_rasterise(vertices, faces, cameras, height, width, chunk=7)
-    assert torch.equal(fast.triangle, plain.triangle)
+    assert torch.equal(fast.mask, plain.mask)
     torch.testing.assert_close(fast.depth, plain.depth)
-    torch.testing.assert_close(fast.barycentric, plain.barycentric)
+    # on an edge that two triangles share, rounding decides which of them is nearer: they are at one place there
+    torch.testing.assert_close(
+        fast.interpolate(faces, vertices), plain.interpolate(faces, vertices), atol=1e-5, rtol=1e-5
+    )
+    same = fast.triangle == plain.triangle
+    torch.testing.assert_close(fast.barycentric[same], plain.barycentric[same])
+    assert (~same).sum() <= 2 + same.numel() // 20
 
 
 def test_embree_sees_the_same():
@@ -107,6 +113,16 @@ def test_the_nearest_counts_and_of_equally_near_ones_the_first():
 def test_what_is_behind_the_camera_is_not_seen():
     behind = torch.tensor([[3.0, -5.0, -5.0], [3.0, 5.0, -5.0], [3.0, 0.0, 9.0]])
     assert not rasterise(behind, torch.tensor([[0, 1, 2]]), front(), 8, 8).mask.any()
+
+
+def test_triangles_without_area_are_not_seen():
+    vertices = torch.randn((30, 3), generator=torch.Generator().manual_seed(0))
+    index = torch.arange(30)
+    faces = torch.cat(
+        [torch.stack(three, dim=-1) for three in ((index, index, index), (index, index, index.flip(0)))]
+    )
+    cameras = sample_orbit_group(torch.Generator().manual_seed(1), 3)[0]
+    assert not rasterise(vertices, faces, cameras, 30, 30).mask.any()
 
 
 def test_threads_change_nothing():

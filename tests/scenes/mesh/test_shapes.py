@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from plyfile import PlyData, PlyElement
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
 
 from rewardsds.scenes.gaussians.ply import write_ply
 from rewardsds.scenes.mesh.files import write_glb, write_obj
@@ -20,9 +23,9 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def quarters() -> trimesh.Trimesh:
+def quarters() -> Any:
     """A box of 2 × 4 × 6 around (1, 2, 3), red where x is large and black elsewhere, by vertex colours."""
-    mesh = trimesh.creation.box((2, 4, 6))
+    mesh: Any = trimesh.creation.box((2, 4, 6))
     mesh.apply_translation((1, 2, 3))
     red = (mesh.vertices[:, 0] > 1)[:, None] * np.array([[255, 0, 0]]) + np.zeros((8, 3))
     mesh.visual.vertex_colors = np.column_stack([red, np.full(8, 255)]).astype(np.uint8)
@@ -121,8 +124,8 @@ def test_several_materials_become_one_texture(tmp_path: Path):
         part = trimesh.creation.box((1, 1, 1))
         part.apply_translation((0, 0, 2 * index))
         image = Image.new("RGB", (4, 4), colour)
-        material = trimesh.visual.material.PBRMaterial(baseColorTexture=image)
-        part.visual = trimesh.visual.TextureVisuals(uv=np.full((8, 2), 0.5), material=material)
+        material = PBRMaterial(baseColorTexture=image)
+        part.visual = TextureVisuals(uv=np.full((8, 2), 0.5), material=material)
         scene.add_geometry(part, node_name=f"part{index}", geom_name=f"part{index}")
     scene.export(tmp_path / "two.glb")
     shape = read_shape(tmp_path / "two.glb")
@@ -141,9 +144,7 @@ def test_several_materials_become_one_texture(tmp_path: Path):
 
 def test_plain_colours_of_gltf_are_linear(tmp_path: Path):
     part = trimesh.creation.box((1, 1, 1))
-    part.visual = trimesh.visual.TextureVisuals(
-        material=trimesh.visual.material.PBRMaterial(baseColorFactor=[0.5, 0.0, 1.0, 1.0])
-    )
+    part.visual = TextureVisuals(material=PBRMaterial(baseColorFactor=[0.5, 0.0, 1.0, 1.0]))
     part.export(tmp_path / "a.glb")
     colours = read_shape(tmp_path / "a.glb").surface_points(4, generator()).colours
     # 0.5 is 0.735 in sRGB (IEC 61966-2-1)

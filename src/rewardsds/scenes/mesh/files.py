@@ -41,11 +41,12 @@ def glb_bytes(mesh: TexturedMesh, name: str = "object") -> bytes:
 
     The material is unlit (KHR_materials_unlit): the colours are those of the object's pictures, light and shadow
     included, and lit once more they would come out too dark. Viewers that do not know the extension fall back to the
-    metallic-roughness material that is there too, quite rough and not metallic.
+    metallic-roughness material that is there too, quite rough and not metallic. Both sides of faces are shown, as they
+    are here.
     """
     texture = Image.fromarray(to_bytes(mesh.texture))
     material = PBRMaterial(
-        name=name, baseColorTexture=texture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=False
+        name=name, baseColorTexture=texture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
     )
     # trimesh counts v upwards, and turns it round again where it writes glTF
     shape = trimesh.Trimesh(
