@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trimesh
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,11 +174,12 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
 
     from rewardsds.scenes.gaussians.settings import GaussianSettings
     from rewardsds.scenes.image import LatentImageSettings
+    from rewardsds.scenes.mesh.settings import MeshSettings
     from rewardsds.scenes.nerf.settings import NeRFSettings
     from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
-    scenes = (GaussianSettings, NeRFSettings, LatentImageSettings, CameraSettings, BackgroundSettings)
-    for kind in (Settings, *scenes):
+    objects = (GaussianSettings, NeRFSettings, MeshSettings, CameraSettings, BackgroundSettings)
+    for kind in (Settings, LatentImageSettings, *objects):
         monkeypatch.setattr(kind, "__getattribute__", recording, raising=False)
     return seen
 
@@ -234,6 +236,13 @@ def test_every_setting_is_read_by_something(
         ),
         TextTo3DSettings(
             **small,
+            gaussians={**gaussians, "strategy": "mcmc"},  # pyright: ignore[reportArgumentType]
+            camera={"resolution": [8]},  # pyright: ignore[reportArgumentType]
+            video_size=16,
+            video_frames=2,
+        ),
+        TextTo3DSettings(
+            **small,
             backbone="nerf",
             nerf={  # pyright: ignore[reportArgumentType]
                 "levels": 2,
@@ -246,11 +255,23 @@ def test_every_setting_is_read_by_something(
             video_size=16,
             video_frames=2,
         ),
+        TextTo3DSettings(
+            **small,
+            backbone="mesh",
+            init=tmp_path / "box.ply",
+            extraction={"texture_size": 32},  # pyright: ignore[reportArgumentType]
+            mesh={"total_variation_weight": 0.1},  # pyright: ignore[reportArgumentType]
+            camera={"resolution": [8]},  # pyright: ignore[reportArgumentType]
+            video_size=16,
+            video_frames=2,
+        ),
     ]
+    trimesh.creation.box((0.5, 0.5, 0.5)).export(tmp_path / "box.ply")
     reads.clear()  # the rules across fields have read some already
     for index, settings in enumerate(made):
         run(settings.model_copy(update={"out": tmp_path / str(index)}), console=quiet())
     from rewardsds.scenes.gaussians.settings import GaussianSettings
+    from rewardsds.scenes.mesh.settings import MeshSettings
     from rewardsds.scenes.nerf.settings import NeRFSettings
     from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
@@ -268,6 +289,7 @@ def test_every_setting_is_read_by_something(
         TextTo3DSettings,
         GaussianSettings,
         NeRFSettings,
+        MeshSettings,
         CameraSettings,
         BackgroundSettings,
         BridgeSettings,
