@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 from torch import Tensor
 
 from fake_task import quiet
 from rewardsds.cli import main
-from rewardsds.scenes.export import turntable_cameras
+from rewardsds.scenes.export import save_png, turntable_cameras
 from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.mesh.scene import MeshScene
 from rewardsds.scenes.object3d import Object3D
 from rewardsds.tasks.objects import begin_from, load_objects, make_objects
 from rewardsds.tasks.run import resume, run
-from rewardsds.tasks.settings import TextTo3DSettings
+from rewardsds.tasks.settings import TextTo3DSettings, TextToImageSettings
 
 COMMON: dict[str, Any] = {
     "prompt": "a red cube",
@@ -191,3 +192,40 @@ def test_what_is_no_shape_is_told_before_anything_is_written(
 def test_a_texture_needs_a_shape(capsys: pytest.CaptureFixture[str]):
     assert main(["3d", "a red cube", "--backbone", "mesh"]) == 2
     assert "init" in capsys.readouterr().err
+
+
+# --- pictures -----------------------------------------------------------------------------------------------
+
+
+def pictures_run(out: Path, **values: Any) -> None:
+    common = {name: COMMON[name] for name in ("device", "threads", "weighting", "previews_every")}
+    given = {"prompt": "a red cube", "steps": 1, "learning_rate": 1e-6, **common, **values}
+    run(TextToImageSettings(**given, out=out), console=quiet())
+
+
+def test_a_picture_starts_from_a_picture(tmp_path: Path):
+    """With next to no learning rate the result is the picture, through the prior's autoencoder."""
+    box = torch.full((3, 64, 64), 0.9)
+    box[:, 16:48, 16:48] = torch.tensor([0.8, 0.1, 0.1])[:, None, None]
+    save_png(box, tmp_path / "box.png")
+    pictures_run(tmp_path / "run", init=tmp_path / "box.png", particles=2)
+    for seed in (0, 1):
+        made = torch.from_numpy(np.asarray(Image.open(tmp_path / "run" / f"image_{seed}.png")) / 255.0)
+        assert (made.permute(2, 0, 1) - box).abs().mean() < 0.05
+
+
+def test_noise_may_be_added_to_the_picture(tmp_path: Path):
+    save_png(torch.full((3, 64, 64), 0.9), tmp_path / "plain.png")
+    spreads = []
+    for scale in (0.0, 1.0):
+        pictures_run(tmp_path / str(scale), init=tmp_path / "plain.png", init_scale=scale)
+        spreads.append(np.asarray(Image.open(tmp_path / str(scale) / "image.png")).std())
+    assert spreads[1] > 5 * spreads[0]
+
+
+def test_a_picture_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    out = tmp_path / "run"
+    assert main(["image", "a red cube", "--init", str(tmp_path / "a.png"), "--out", str(out)]) in (1, 2)
+    assert "is no picture" in capsys.readouterr().err
+    assert not out.exists()

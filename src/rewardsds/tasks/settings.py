@@ -473,11 +473,15 @@ class TextToImageSettings(GenerationSettings):
         gt=0,
         description="Adam's learning rate of the latent. null: what suits the loss (sds 0.05, csd 0.03).",
     )
+    init: Path | None = Field(
+        default=None,
+        description="PNG, JPEG or WebP that the latent starts from; its middle square is taken. null: noise alone.",
+    )
     init_scale: float | None = Field(
         default=None,
         ge=0,
-        description="Standard deviation of the noise that the latent starts from. null: what suits the loss (sds 1, "
-        "csd 0).",
+        description="Standard deviation of the noise that the latent starts from, or that is added to the picture "
+        "init. null: 0 with a picture, else what suits the loss (sds 1, csd 0).",
     )
 
     @model_validator(mode="after")
@@ -498,7 +502,9 @@ class TextToImageSettings(GenerationSettings):
 
     @property
     def resolved_init_scale(self) -> float:
-        return LATENT_STARTS[self.loss][1] if self.init_scale is None else self.init_scale
+        if self.init_scale is not None:
+            return self.init_scale
+        return 0.0 if self.init is not None else LATENT_STARTS[self.loss][1]
 
     def resolved(self) -> Self:
         start = {"learning_rate": self.resolved_learning_rate, "init_scale": self.resolved_init_scale}

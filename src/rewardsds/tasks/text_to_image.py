@@ -15,6 +15,7 @@ from rewardsds.runs.loop import Job
 from rewardsds.runs.randomness import generator
 from rewardsds.scenes.export import save_png
 from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
+from rewardsds.scenes.pictures import read_picture
 from rewardsds.tasks.parts import Parts, load_parts
 from rewardsds.tasks.settings import TextToImageSettings, slug
 
@@ -24,6 +25,7 @@ def build(settings: TextToImageSettings) -> Job:
     parts = load_parts(settings)
     items = [(text, seed) for text in parts.texts for seed in settings.seeds]
     scene = make_scene(settings, parts.prior, [seed for _, seed in items])
+    notes = list(parts.notes)
     remarks = [] if len(items) == 1 or settings.loss == "vsd" else [room(settings, parts, len(items))]
 
     def pictures() -> Tensor:
@@ -38,6 +40,12 @@ def build(settings: TextToImageSettings) -> Job:
             save_png(picture, folder / name)
         return names
 
+    def begin() -> None:
+        if settings.init is not None:
+            picture, own = read_picture(settings.init, parts.prior.image_size)
+            notes.extend(own)
+            begin_from(scene, parts.prior, picture)
+
     return Job(
         scene=scene,
         guidance=parts.guidance,
@@ -45,9 +53,17 @@ def build(settings: TextToImageSettings) -> Job:
         seeds=[seed for _, seed in items],
         preview=lambda: torch.cat(list(pictures()), dim=-1),
         export=export,
+        begin=begin,
         remarks=remarks,
-        notes=parts.notes,
+        notes=notes,
     )
+
+
+def begin_from(scene: LatentImageScene, prior: Prior, picture: Tensor) -> None:
+    """Puts a picture (3, H, W) in [0, 1] under the scene's initial noise, every item alike."""
+    with torch.no_grad():
+        latents = prior.encode(picture[None, None].to(scene.latents.device))
+        scene.latents += latents.to(scene.latents)
 
 
 def room(settings: TextToImageSettings, parts: Parts, items: int) -> str:
