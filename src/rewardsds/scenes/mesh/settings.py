@@ -52,7 +52,7 @@ class MeshExportSettings(BaseModel):
     bake_views: int = Field(
         default=48, ge=1, le=1024, description="Views all around whose colours make the texture."
     )
-    bake_size: int = Field(default=384, ge=16, le=4096, description="Their height and width, pixels.")
+    bake_size: int = Field(default=256, ge=16, le=4096, description="Their height and width, pixels.")
     bake_background: tuple[float, float, float] = Field(
         default=(0.5, 0.5, 0.5), description="Colour behind the object in them."
     )
