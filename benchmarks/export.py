@@ -32,7 +32,7 @@ from rewardsds.scenes.cameras import sample_orbit_group
 from rewardsds.scenes.mesh.files import write_glb, write_obj
 from rewardsds.scenes.mesh.make import make_mesh
 from rewardsds.scenes.mesh.viewer import write_html
-from rewardsds.tasks.objects import load_objects
+from rewardsds.tasks.objects import load_objects, read_run
 
 VIEWS, SIZE = 10, 256
 # the independent renderer is that of the tests
@@ -42,6 +42,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "scenes" / "mesh"))
 def export(path: Path, threads: int, folder: Path) -> dict[str, Any]:
     """Figures of one export, whose files are left in a folder."""
     torch.set_num_threads(threads)
+    settings = read_run(path)
     scene, *others = load_objects(path, Console(stderr=True))
     if others:
         raise SystemExit(f"{path} has several particles: give runs of one")
@@ -73,6 +74,8 @@ def export(path: Path, threads: int, folder: Path) -> dict[str, Any]:
     )
     return {
         "run": path.name,
+        "prompt": settings.prompt,
+        "backbone": settings.backbone,
         "faces": len(mesh.faces),
         "texture": mesh.texture.shape[-1],
         "seconds": round(seconds, 2),

@@ -7,7 +7,7 @@ how far neighbouring views of a turntable disagree; and second faces, by the jud
 can tell. Differences are paired; intervals are bootstrapped over prompts, whose seeds are averaged first.
 
     python benchmarks/reward_gain_3d.py [--backbone gaussians] [--prompts 16] [--seeds 2] [--set NAME=VALUE …]
-        [--runs runs/reward_gain_3d] [--sheet SHEET.png] [--out benchmarks/results/reward_gain_3d_gaussians.json]
+        [--runs runs/reward_gain_3d] [--sheet SHEET.png] [--out benchmarks/results/gain_3d_gaussians.json]
 """
 
 from __future__ import annotations

@@ -120,6 +120,39 @@ def batch_throughput() -> list[str]:
     return lines
 
 
+def cost_3d() -> list[str]:
+    nerf, gaussians = _read("nerf.json"), _read("rasterizer_cost.json")
+    lines = ["| | median | fastest | target |", "|---|---|---|---|"]
+    for row in nerf["cases"][:2]:
+        cells = f"{row['median_ms']:.0f} ms", f"{row['fastest_ms']:.0f} ms"
+        target = f"{nerf['target_ms']} ms" if row["state"] == "learned" else ""
+        lines.append(f"| NeRF, {row['state']} | {' | '.join(cells)} | {target} |")
+    for row in gaussians["grid"]:
+        if row["size"] == 64 and row["gaussians"] in (500, 4000, 16000):
+            own = row["numba"]
+            cells = f"{own['median_ms']:.0f} ms", f"{own['fastest_ms']:.0f} ms"
+            target = "60 ms" if row["gaussians"] == 4000 else ""
+            lines.append(f"| {row['gaussians']:,} Gaussians | {' | '.join(cells)} | {target} |")
+    return lines
+
+
+def exports() -> list[str]:
+    lines = [
+        "| object | seconds | peak memory | PSNR, mean of 10 views | worst view |",
+        "|---|---|---|---|---|",
+    ]
+    for row in _read("export.json")["runs"]:
+        cells = (
+            f"{row['prompt']} ({row['backbone']})",
+            f"{row['seconds']:.0f}",
+            f"{row['peak_memory_mb']} MB",
+            f"{row['psnr_mean_db']:.1f} dB",
+            f"{row['psnr_worst_view_db']:.1f} dB",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "losses": losses,
     "edits": edits,
@@ -127,6 +160,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "vsd memory": vsd_memory,
     "levers": levers,
     "batch throughput": batch_throughput,
+    "object cost": cost_3d,
+    "exports": exports,
 }
 
 
