@@ -404,6 +404,8 @@ def _with_gaps(kind: type[DistillationSettings], values: dict[str, Any]) -> Dist
     gaps: dict[str, Any] = dict.fromkeys(needed, tyro.MISSING)
     if "prompts" in kind.model_fields and not (values.get("prompt") or values.get("prompts")):
         gaps["prompt"] = None
+    if values.get("backbone") == "mesh" and values.get("init") is None:
+        gaps["init"] = None
     return kind(**{**values, **dict.fromkeys(gaps, "to be given")}).model_copy(update=gaps)
 
 

@@ -145,6 +145,43 @@ def test_a_texture_is_refined_and_the_shape_stays(finished: Path, tmp_path: Path
     assert (tmp_path / "texture" / "object.glb").is_file()
 
 
+def test_the_preset_texture_takes_a_run(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    small = [
+        "--extraction.resolution",
+        "40",
+        "--extraction.texture-size",
+        "64",
+        "--extraction.bake-views",
+        "8",
+    ]
+    small += [
+        "--steps",
+        "1",
+        "--rollout-steps",
+        "1",
+        "--weighting",
+        "none",
+        "--video-frames",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    given = [
+        "3d",
+        "a red cube",
+        "--preset",
+        "texture",
+        "--init",
+        str(finished),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main([*given, *small]) == 0
+    assert "object.glb" in capsys.readouterr().out
+    assert main(["3d", "a red cube", "--preset", "texture"]) == 2
+    assert "init" in capsys.readouterr().err
+
+
 def test_what_it_started_from_is_not_needed_to_go_on(tmp_path: Path):
     box = two_coloured_box(tmp_path / "box.ply")
     values = {"init": box, "gaussians": {"initial_gaussians": 300}, "checkpoint_every": 1}

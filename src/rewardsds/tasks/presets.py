@@ -183,8 +183,8 @@ white alone. What leaves `bounds` is removed, which it does not do.
 TEXTURE: dict[str, Any] = {
     "backbone": "mesh",
     "loss": "refine",
-    "steps": 100,
-    "rollout_steps": 8,
+    "steps": 50,
+    "rollout_steps": 4,
     "t_range_start": (0.20, 0.20),
     "t_range_end": (0.05, 0.05),
 }
