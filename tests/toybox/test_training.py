@@ -30,6 +30,8 @@ from rewardsds.toybox.train.negatives import hard_negatives, mirrored, swap_colo
 from rewardsds.toybox.train.pictures import choose_views, kinds_of, pictures, truth
 from rewardsds.toybox.train.prior import cached_latents, min_snr_weights, spread_timesteps, train_prior
 from rewardsds.toybox.train.settings import StageSettings
+from rewardsds.toybox.train.view_judge import train_view_judge
+from rewardsds.toybox.view_judge import load_view_judge
 
 PAINT = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 180, 30), "white": (250, 250, 250)}
 
@@ -53,7 +55,7 @@ def data() -> ToyboxData:
             visible[row, :, place] = 24 * 24 / 64**2
         groups = tuple(Group(kind, colour) for kind, colour in toys)
         spec = SceneSpec(groups, ("and",) * (len(groups) - 1))
-        scenes.append({"spec": spec, "toys": toys, "caption": ""})
+        scenes.append({"spec": spec, "toys": toys, "yaws": [0.0] * len(toys), "caption": ""})
     poses = np.broadcast_to(np.eye(4, dtype=np.float32), (count, 5, 4, 4)).copy()
     poses[..., 2, 3] = 3.0
     return ToyboxData(views, poses, visible, scenes)
@@ -305,6 +307,7 @@ def trained(data: ToyboxData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_aesthetic(data, out, settings(2), log=silent)
     train_image_reward(data, out, settings(2), log=silent)
     train_judge(data, out, settings(2), log=silent)
+    train_view_judge(data, data, out, settings(2), log=silent)
     return out
 
 
@@ -341,7 +344,8 @@ def test_every_stage_exports(trained: Path):
         assert load_reward(weights / name, "cpu")(images, ["a red cube"]).shape == (2, 1)
     assert load_judge(weights / "judge").probabilities(torch.rand(3, 64, 64)).kinds.shape == (len(KINDS),)
     assert not list(trained.rglob("*.bin")) + list(trained.rglob("*.pt")) + list(trained.rglob("*.pkl"))
-    for stage in ("autoencoder", "clip", "prior", "aesthetic", "image-reward", "judge"):
+    assert load_view_judge(weights / "view-judge").probabilities(torch.rand(3, 64, 64)).shape == (4,)
+    for stage in ("autoencoder", "clip", "prior", "aesthetic", "image-reward", "judge", "view-judge"):
         record = json.loads((trained / stage / "stage.json").read_text())
         assert record["scenes"] == 12
         assert record["hardware"]["torch"] == torch.__version__
@@ -370,6 +374,8 @@ def test_the_card_holds_what_was_measured(trained: Path, data: ToyboxData):
     assert 0 <= metrics["image-reward"]["pairs_accuracy"] <= 1
     assert sum(metrics["cost"]["megabytes"].values()) < 40
     text = (trained / "weights" / "MODEL_CARD.md").read_text()
+    for kind, found in metrics["view-judge"].items():
+        assert f"{kind} {100 * found['told']:.1f} %" in text
     assert f"{metrics['autoencoder']['psnr']:.1f} dB PSNR" in text
     assert f"{100 * metrics['judge']['single_accuracy']:.1f} %" in text
     assert (trained / "card" / "one.png").exists()

@@ -47,9 +47,11 @@ from rewardsds.toybox.train.image_reward import MARGIN, preferences
 from rewardsds.toybox.train.negatives import swap_colours
 from rewardsds.toybox.train.pictures import FRONT, all_visible, choose_views, pictures, reconstruct
 from rewardsds.toybox.train.settings import STAGES
+from rewardsds.toybox.train.view_judge import front_from_back
+from rewardsds.toybox.view_judge import load_view_judge
 
 STEPS, GUIDANCE, PROMPTS, SETS = 30, 6.0, 96, 16
-EXPORTS = ("prior", "clip", "aesthetic", "image-reward", "judge")
+EXPORTS = ("prior", "clip", "aesthetic", "image-reward", "judge", "view-judge")
 
 
 def write_card(
@@ -81,6 +83,9 @@ def write_card(
             log(f"{name}: {metrics[name]}")
     metrics["judge"] = measure_judge(judge, data, autoencoder, device)
     log(f"judge: {metrics['judge']}")
+    if (weights / "view-judge").is_dir() and all("yaws" in scene for scene in data.scenes):
+        metrics["view-judge"] = front_from_back(load_view_judge(weights / "view-judge", device), data, device)
+        log(f"view-judge: {metrics['view-judge']}")
     metrics["prior"] = measure_prior(
         load_prior(weights / "prior", device, torch.float32), judge, data, prompts, steps, seed, out / "card"
     )
@@ -400,8 +405,7 @@ def measure_cost(weights: Path) -> dict[str, Any]:
             )
         },
         "megabytes": {
-            name: folder_megabytes(weights / name)
-            for name in ("prior", "clip", "aesthetic", "image-reward", "judge")
+            name: folder_megabytes(weights / name) for name in EXPORTS if (weights / name).is_dir()
         },
     }
 
@@ -476,6 +480,9 @@ def card(metrics: dict[str, Any]) -> str:
     ):
         if key in judge:
             rows.append((text, _percent(judge[key])))
+    if "view-judge" in metrics:
+        told = (f"{kind} {_percent(found['told'])}" for kind, found in metrics["view-judge"].items())
+        rows.append(("judge of views, front told from back", ", ".join(told)))
     flops = cost["gflop"]
     lines = [
         "# The toybox models",
@@ -562,6 +569,8 @@ _LOSSES = (
     "  caption, ranked by the share of asked toys that they show less the damage done to them.",
     "- **Judge**: binary cross-entropy of every kind and every (kind, colour), on scenes and from a seed",
     "  of its own.",
+    "- **Judge of views**: cross-entropy of the side (front, left, back, right) from which the largest toy is seen,",
+    "  of toys that have a front; on the judge's scenes, from another seed.",
 )
 
 _LIMITS = (
