@@ -63,7 +63,7 @@ def begin_from(scene: LatentImageScene, prior: Prior, picture: Tensor) -> None:
     """Puts a picture (3, H, W) in [0, 1] under the scene's initial noise, every item alike."""
     with torch.no_grad():
         latents = prior.encode(picture[None, None].to(scene.latents.device))
-        scene.latents += latents.to(scene.latents)
+        scene.latents.add_(latents.to(scene.latents))
 
 
 def room(settings: TextToImageSettings, parts: Parts, items: int) -> str:
