@@ -187,6 +187,8 @@ TEXTURE: dict[str, Any] = {
     "rollout_steps": 4,
     "t_range_start": (0.20, 0.20),
     "t_range_end": (0.05, 0.05),
+    # as fine as pictures of 64 pixels show a texture: a finer one would be sharpened in single dots
+    "mesh": {"texture_size": 256, "supersampling": 4},
 }
 """DreamGaussian's second stage (arXiv 2309.16653, section 3.3): noise is added up to a fifth of the timesteps, taken
 out in several steps, and the texture follows. The noise falls as it does in DreamGaussian's public code."""
