@@ -105,6 +105,7 @@ def main() -> None:
         "weighted against plain": {
             name: compare(*(results[method][name][told if name in SIDED else ...] for method in methods))
             for name in results["plain"]
+            if name not in SIDED or told.any()
         },
     }
     print(f"{options.backbone}: {options.prompts} prompts × {options.seeds} seeds")
