@@ -37,26 +37,13 @@ def reprojection_error(
     the next frame shows there. Raises ValueError for an object of which nothing can be compared.
     """
     cameras = turntable_cameras(frames, elevation, field_of_view).to(one.device)
+    shown = [_frame(one, cameras[:, index : index + 1], size) for index in range(frames)]
     squares, compared, seen = 0.0, 0, 0
-    previous = last = None
-    for index in [*range(frames), 0]:
-        camera = cameras[:, index : index + 1]
-        rendering = one.render(camera, size=size)
-        assert rendering.images is not None
-        assert rendering.depth is not None
-        assert rendering.alpha is not None
-        present = _Frame(
-            camera[0, 0],
-            rendering.images[0, 0].clamp(0, 1),
-            rendering.depth[0, 0, 0],
-            rendering.alpha[0, 0, 0],
-        )
-        last, previous = previous, present
-        if last is not None:
-            difference, both, solid = compare(last, present, depth_tolerance)
-            squares += float(difference[both].square().mean(-1).sum())
-            compared += int(both.sum())
-            seen += int(solid.sum())
+    for first, second in zip(shown, [*shown[1:], shown[0]], strict=True):
+        difference, both, solid = compare(first, second, depth_tolerance)
+        squares += float(difference[both].square().mean(-1).sum())
+        compared += int(both.sum())
+        seen += int(solid.sum())
     if not compared:
         raise ValueError(
             "no two neighbouring views show the same surface: the object is empty or transparent"
@@ -74,14 +61,22 @@ class _Frame:
     alpha: Tensor
 
 
+def _frame(one: Object3D, camera: Cameras, size: int) -> _Frame:
+    """What a camera (1, 1) shows of an object."""
+    rendering = one.render(camera, size=size)
+    assert rendering.images is not None
+    assert rendering.depth is not None
+    assert rendering.alpha is not None
+    image = rendering.images[0, 0].clamp(0, 1)
+    return _Frame(camera[0, 0], image, rendering.depth[0, 0, 0], rendering.alpha[0, 0, 0])
+
+
 def compare(one: _Frame, other: _Frame, depth_tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels of `one` in `other`: differences of colour (H, W, 3), which are shown by both, and which are solid."""
     height, width = one.depth.shape
     points = unproject(one.camera, one.depth)
-    viewed = (
-        points @ other.camera.opencv_world_to_camera()[:3, :3].T
-        + other.camera.opencv_world_to_camera()[:3, 3]
-    )
+    to_other = other.camera.opencv_world_to_camera()
+    viewed = points @ to_other[:3, :3].T + to_other[:3, 3]
     K = other.camera.intrinsics(width, height)
     depth = viewed[..., 2]
     x = K[0, 0] * viewed[..., 0] / depth + K[0, 2]

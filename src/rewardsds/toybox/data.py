@@ -50,6 +50,11 @@ class ToyboxData:
     def __len__(self) -> int:
         return len(self.views)
 
+    @property
+    def has_yaws(self) -> bool:
+        """Whether its scenes say which way their toys face; older data sets do not."""
+        return all("yaws" in scene for scene in self.scenes)
+
 
 def generate(
     folder: Path | str,

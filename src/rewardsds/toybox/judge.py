@@ -9,9 +9,9 @@ measured by it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -50,14 +50,10 @@ class Residual(nn.Module):
         return F.relu(self.second_norm(self.second(inner)) + self.skip(x))
 
 
-class JudgeNetwork(nn.Module):
-    """ResNet-style, GroupNorm, with an 8×8 map of votes at the end: images (M, 3, 64, 64) in [0, 1] → logits.
+class Trunk(nn.Module):
+    """ResNet-style, GroupNorm: images (M, 3, 64, 64) in [0, 1] → features (M, channels, 8, 8)."""
 
-    A place of the map votes for a kind and for a colour; a pair's logit is the soft maximum over places of
-    the sum of the two votes, so that a colour counts for the toy that stands in the same place.
-    """
-
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
         self.stem = nn.Conv2d(3, width, 5, 2, 2)
@@ -66,14 +62,29 @@ class JudgeNetwork(nn.Module):
             stages.append(Residual(before, out, stride))
             before = out
         self.stages = nn.Sequential(*stages)
-        self.kind = nn.Conv2d(before, len(KINDS), 1)
-        self.colour = nn.Conv2d(before, len(COLOURS), 1)
+        self.channels = before
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.stages(F.relu(self.stem(images * 4 - 2)))
+
+
+class JudgeNetwork(Trunk):
+    """ResNet-style, GroupNorm, with an 8×8 map of votes at the end: images (M, 3, 64, 64) in [0, 1] → logits.
+
+    A place of the map votes for a kind and for a colour; a pair's logit is the soft maximum over places of
+    the sum of the two votes, so that a colour counts for the toy that stands in the same place.
+    """
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__(width)
+        self.kind = nn.Conv2d(self.channels, len(KINDS), 1)
+        self.colour = nn.Conv2d(self.channels, len(COLOURS), 1)
         self.kind_bias = nn.Parameter(torch.full((len(KINDS),), -7.0))
         self.pair_bias = nn.Parameter(torch.full((len(KINDS), len(COLOURS)), -9.0))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Kind logits (M, K) and pair logits (M, K, C)."""
-        features = self.stages(F.relu(self.stem(images * 4 - 2)))
+        features = self.features(images)
         kind, colour = self.kind(features).flatten(2), self.colour(features).flatten(2)
         top_kind, top_colour = kind.amax(-1, keepdim=True), colour.amax(-1, keepdim=True)
         votes = torch.einsum("mkl,mcl->mkc", (kind - top_kind).exp(), (colour - top_colour).exp())
@@ -93,13 +104,8 @@ class Judge:
         """(..., 3, H, W) in [0, 1] → probabilities with the same leading axes. Other sizes are resized to 64
         px.
         """
-        if images.ndim < 3 or images.shape[-3] != 3:
-            raise ValueError(f"the judge takes images (..., 3, H, W), got {tuple(images.shape)}")
         leading = images.shape[:-3]
-        flat = images.detach().reshape(-1, *images.shape[-3:]).to(self.device, torch.float32)
-        if flat.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
-            flat = F.interpolate(flat, (IMAGE_SIZE, IMAGE_SIZE), mode="bicubic", antialias=True).clamp(0, 1)
-        parts = [self.network(part) for part in flat.split(128)]
+        parts = [self.network(part) for part in as_seen(images, self.device, "the judge").split(128)]
         kinds = torch.cat([part[0] for part in parts]).sigmoid().cpu()
         pairs = torch.cat([part[1] for part in parts]).sigmoid().cpu()
         return Probabilities(
@@ -147,17 +153,32 @@ class Judge:
         return (self.finds(images, specs) == 1).float()
 
 
+def as_seen(images: Tensor, device: torch.device, who: str) -> Tensor:
+    """(..., 3, H, W) → (M, 3, 64, 64) on a device, as judges take them. Raises ValueError for other shapes."""
+    if images.ndim < 3 or images.shape[-3] != 3:
+        raise ValueError(f"{who} takes images (..., 3, H, W), got {tuple(images.shape)}")
+    flat = images.detach().reshape(-1, *images.shape[-3:]).to(device, torch.float32)
+    if flat.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
+        flat = F.interpolate(flat, (IMAGE_SIZE, IMAGE_SIZE), mode="bicubic", antialias=True).clamp(0, 1)
+    return flat
+
+
 def save_judge(network: JudgeNetwork, folder: Path) -> None:
     """config.json and model.safetensors in half precision."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
     config = {
         "width": network.width,
         "kinds": list(KINDS),
         "colours": list(COLOURS),
         "image_size": IMAGE_SIZE,
     }
+    save_network(network, config, folder)
+
+
+def save_network(network: nn.Module, config: Mapping[str, Any], folder: Path) -> None:
+    """config.json and model.safetensors in half precision."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     state = {
         name: value.detach().cpu().to(torch.float16).contiguous()
@@ -166,12 +187,18 @@ def save_judge(network: JudgeNetwork, folder: Path) -> None:
     save_file(state, folder / "model.safetensors")
 
 
+def load_weights(network: nn.Module, folder: Path) -> None:
+    """Takes back what `save_network` wrote, in single precision."""
+    from safetensors.torch import load_file
+
+    state = load_file(folder / "model.safetensors")
+    network.load_state_dict({name: value.float() for name, value in state.items()})
+
+
 def load_judge(folder: Path | None = None, device: str | torch.device = "cpu") -> Judge:
     """The packaged judge, or one that training has written. Raises ValueError where there is none, or
     another's.
     """
-    from safetensors.torch import load_file
-
     folder = folder or embedded_weights("judge")
     if not (folder / "config.json").exists():
         raise ValueError(f"no judge in {folder}: train one with `rewardsds toybox train --stage judge`")
@@ -181,7 +208,5 @@ def load_judge(folder: Path | None = None, device: str | torch.device = "cpu") -
             f"the judge in {folder} knows other kinds or colours than this toybox: train it anew"
         )
     network = JudgeNetwork(config["width"])
-    network.load_state_dict(
-        {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
-    )
+    load_weights(network, folder)
     return Judge(network, device)

@@ -77,7 +77,7 @@ def _run(stage: StageName, settings: TrainSettings, log: Callable[[str], None]) 
 
 def with_yaws(data: ToyboxData, folder: Path) -> ToyboxData:
     """The data set. Raises ValueError where it does not say which way its toys face."""
-    if not all("yaws" in scene for scene in data.scenes):
+    if not data.has_yaws:
         raise ValueError(f"{folder} does not say which way its toys face: delete it, it is rendered anew")
     return data
 

@@ -83,7 +83,7 @@ def write_card(
             log(f"{name}: {metrics[name]}")
     metrics["judge"] = measure_judge(judge, data, autoencoder, device)
     log(f"judge: {metrics['judge']}")
-    if (weights / "view-judge").is_dir() and all("yaws" in scene for scene in data.scenes):
+    if (weights / "view-judge").is_dir() and data.has_yaws:
         metrics["view-judge"] = front_from_back(load_view_judge(weights / "view-judge", device), data, device)
         log(f"view-judge: {metrics['view-judge']}")
     metrics["prior"] = measure_prior(

@@ -35,10 +35,7 @@ def faced_pictures(data: ToyboxData) -> tuple[np.ndarray, np.ndarray, np.ndarray
     count = data.views.shape[1]
     scenes, views = np.repeat(np.arange(len(data)), count), np.tile(np.arange(count), len(data))
     toys, asked = largest_toys(data, scenes, views)
-    faced = [
-        data.scenes[scene]["toys"][min(toy, len(data.scenes[scene]["toys"]) - 1)][0] in FACED
-        for scene, toy in zip(scenes, toys, strict=True)
-    ]
+    faced = [data.scenes[scene]["toys"][toy][0] in FACED for scene, toy in zip(scenes, toys, strict=True)]
     chosen = asked & np.array(faced)
     return scenes[chosen], views[chosen], toys[chosen]
 
