@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import bootstrap
+
+from rewardsds.evaluation.statistics import interval_of_mean
 
 
 def compare(rival: np.ndarray, ours: np.ndarray) -> dict:
@@ -11,18 +12,12 @@ def compare(rival: np.ndarray, ours: np.ndarray) -> dict:
 
     rival, ours: (groups, seeds), paired. Values of a group are averaged first.
     """
-    paired = (ours - rival).mean(axis=1)
-    if np.ptp(paired) == 0:
-        low = high = float(paired[0])
-    else:
-        rng = np.random.default_rng(0)
-        interval = bootstrap((paired,), np.mean, n_resamples=10_000, rng=rng).confidence_interval
-        low, high = float(interval.low), float(interval.high)
+    difference = interval_of_mean((ours - rival).mean(axis=1))
     return {
         "rival": float(rival.mean()),
         "ours": float(ours.mean()),
-        "difference": float(paired.mean()),
-        "interval": [low, high],
+        "difference": difference.value,
+        "interval": [difference.low, difference.high],
     }
 
 

@@ -63,9 +63,7 @@ class Comparison(NamedTuple):
     n: int
 
 
-def compare(
-    ours: Sequence[float], rival: Sequence[float], *, higher_is_better: bool = True
-) -> Comparison:
+def compare(ours: Sequence[float], rival: Sequence[float], *, higher_is_better: bool = True) -> Comparison:
     """Two methods on the same prompts, in the same order: (n,) each, the means over a prompt's seeds."""
     first, second = np.asarray(ours, dtype=float), np.asarray(rival, dtype=float)
     if first.shape != second.shape:
