@@ -98,6 +98,7 @@ PAPER: dict[type[DistillationSettings], dict[str, Any]] = {
             "neurons": 64,
             "hidden_layers": 1,
             "density_activation": "softplus",
+            "colour_activation": "sigmoid",
             "blob": "linear",
             "blob_scale": 10.0,
             "blob_radius": 0.5,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from rewardsds.scenes.nerf.field import EXPONENT_LIMIT, Field, truncated_exp
+from rewardsds.scenes.nerf.field import EXPONENT_LIMIT, Field, straight, truncated_exp
 from rewardsds.scenes.nerf.settings import NeRFSettings, scheduled
 
 
@@ -100,6 +100,24 @@ def test_colours_are_colours_and_networks_have_the_sizes_asked_for():
     assert ((colours > 0) & (colours < 1)).all()
     shapes = [tuple(weight.shape) for weight in field.colour_network.parameters()]
     assert shapes == [(20, 6), (20, 20), (3, 20)]
+
+
+def test_straight_colours_are_the_tangent_of_the_sigmoid_cut_off():
+    raw = torch.tensor([0.0, 1.0, -1.0, 2.0, 3.0, -9.0])
+    torch.testing.assert_close(straight(raw), torch.tensor([0.5, 0.75, 0.25, 1.0, 1.0, 0.0]))
+    torch.testing.assert_close(straight(0.01 * raw), (0.01 * raw).sigmoid(), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "at, wanted, passes",
+    [(0.5, 1.0, True), (9.0, 1.0, False), (9.0, -1.0, True), (-9.0, -1.0, False), (-9.0, 1.0, True)],
+)
+def test_beyond_black_and_white_gradient_passes_only_back(at: float, wanted: float, passes: bool):
+    """wanted: 1 where a descent step would make the colour lighter, −1 darker."""
+    raw = torch.tensor([at], requires_grad=True)
+    (-wanted * straight(raw)).sum().backward()
+    assert raw.grad is not None
+    assert raw.grad.item() == (-0.25 * wanted if passes else 0.0)
 
 
 def test_a_known_encoding_gives_the_same():

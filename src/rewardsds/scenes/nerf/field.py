@@ -64,7 +64,8 @@ class Field(Module):
 
     def colour(self, points: Tensor, encoded: Tensor | None = None) -> Tensor:
         """(M, 3) in [0, 1]."""
-        return self.colour_network(self.encode(points) if encoded is None else encoded).sigmoid()
+        raw = self.colour_network(self.encode(points) if encoded is None else encoded)
+        return raw.sigmoid() if self.settings.colour_activation == "sigmoid" else straight(raw)
 
     def blob(self, points: Tensor) -> Tensor:
         """What the density starts from, before its activation: arXiv 2211.10440 (linear), 2209.14988 (Gaussian)."""
@@ -94,6 +95,32 @@ class Field(Module):
             points = points.detach().requires_grad_()
             (slope,) = torch.autograd.grad(self.density(points).sum(), points, create_graph=keep)
         return slope
+
+
+class _Bounded(Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ctx.save_for_backward(values)
+        return values.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (values,) = ctx.saved_tensors
+        (gradient,) = gradients
+        outwards = ((values < 0) & (gradient > 0)) | ((values > 1) & (gradient < 0))
+        return gradient.masked_fill(outwards, 0.0)
+
+
+def straight(raw: Tensor) -> Tensor:
+    """½ + raw / 4, cut off at 0 and 1: the sigmoid's tangent at mid-grey, which does not flatten.
+
+    A descent step passes where it leads back to [0, 1], however far off a value is. In score distillation a sigmoid is
+    driven to its ends by the first, noisiest steps, and what it no longer passes back is what the last steps would
+    have drawn: the white belly of a penguin that has become black.
+    """
+    result = _Bounded.apply(0.5 + 0.25 * raw)
+    assert isinstance(result, Tensor)
+    return result
 
 
 class _TruncatedExp(Function):

@@ -51,6 +51,12 @@ class NeRFSettings(BaseModel):
     blob_scale: float = Field(default=4.0, ge=0, le=1000, description="height of the blob")
     blob_radius: float = Field(default=0.5, gt=0, le=10, description="size of the blob, world units")
 
+    colour_activation: Literal["sigmoid", "straight"] = Field(
+        default="straight",
+        description="from the network's output to colours; straight: a line that is cut off at black and white, from "
+        "where gradient still leads back; sigmoid: as MVDream",
+    )
+
     # Rendering
     samples_per_ray: int = Field(
         default=64, ge=2, le=4096, description="samples that a ray through the middle of the ball would have"
@@ -116,8 +122,8 @@ class NeRFSettings(BaseModel):
     normals_step: float = Field(default=0.01, gt=0, le=0.5, description="length of a finite difference")
 
     # Adam
-    grid_learning_rate: float = Field(default=0.03, gt=0, description="hash grid")
-    network_learning_rate: float = Field(default=0.006, gt=0, description="density and colour network")
+    grid_learning_rate: float = Field(default=0.01, gt=0, description="hash grid")
+    network_learning_rate: float = Field(default=0.002, gt=0, description="density and colour network")
     environment_learning_rate: float = Field(default=0.001, gt=0, description="network of the background")
     weight_decay: float = Field(
         default=0.0, ge=0, lt=1, description="AdamW's, of all of them; 0.01 where a NeRF is trained by AdamW"
