@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rewardsds.scenes.cameras import Cameras, orbit
 from rewardsds.scenes.nerf.scene import NeRFScene
+from rewardsds.scenes.nerf.settings import NeRFSettings
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 from rewardsds.toybox import captions
 from rewardsds.toybox.render import render
@@ -49,7 +50,8 @@ def test_held_out_views(prompt: str, least: float):
     truth, background = pictures(prompt, seen, size)
     behind = BackgroundSettings(augmentation=False, evaluation=background)
     g = torch.Generator().manual_seed(0)
-    scene = NeRFScene([g], camera=CameraSettings(resolution=(size,)), background=behind)
+    fast = NeRFSettings(grid_learning_rate=0.03, network_learning_rate=0.006)
+    scene = NeRFScene([g], fast, camera=CameraSettings(resolution=(size,)), background=behind)
     optimizer = torch.optim.Adam(scene.parameter_groups(), betas=(0.9, 0.99))
     for step in range(120):
         scene.before_step(step, optimizer)
