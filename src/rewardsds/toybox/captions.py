@@ -6,7 +6,7 @@ and so the tokenizer's vocabulary.
 """
 
 from rewardsds.toybox.lexicon import LONGEST_CAPTION, WORDS, split_words
-from rewardsds.toybox.reading import Parsed, known_kinds, parse
+from rewardsds.toybox.reading import Parsed, embedded_kinds, known_kinds, parse
 from rewardsds.toybox.scene_sampling import sample_spec
 from rewardsds.toybox.splits import Split, benchmark_prompts, split_of
 from rewardsds.toybox.writing import describe
@@ -18,6 +18,7 @@ __all__ = [
     "Split",
     "benchmark_prompts",
     "describe",
+    "embedded_kinds",
     "known_kinds",
     "parse",
     "sample_spec",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from rewardsds.pretrained import installed_weights
 from rewardsds.priors.base import Prior
 from rewardsds.toybox.lexicon import LONGEST_PHRASE, PHRASES, split_words
 from rewardsds.toybox.specification import KINDS, MOST_TOYS, WEARERS, Group, Relation, SceneSpec
@@ -136,6 +139,14 @@ _SEEN_FROM_THE_OTHER: dict[Relation, Relation] = {
 def known_kinds(prior: Prior) -> tuple[str, ...]:
     """Kinds of toy that a prior has words for: the world may hold more than it has been trained on."""
     return tuple(kind for kind in KINDS if not prior.unknown_words(kind))
+
+
+def embedded_kinds() -> tuple[str, ...]:
+    """`known_kinds` of the embedded prior, from its vocabulary alone. Raises ValueError where it is not installed."""
+    file = Path("tokenizer") / "tokenizer.json"
+    folder = installed_weights("prior", str(file), "prior", "prompts of your own")
+    vocabulary = json.loads((folder / file).read_text(encoding="utf-8"))["model"]["vocab"]
+    return tuple(kind for kind in KINDS if kind in vocabulary)
 
 
 def _feasible(relation: Relation, first: Group, other: Group) -> Relation:
