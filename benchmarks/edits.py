@@ -10,68 +10,25 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from batch import assigned, known_spec, optimise_latents
+from batch import assigned, optimise_latents
 from paired import compare, table
 from record import write_record
 from rewardsds.distillation.losses import DDS
+from rewardsds.evaluation.edits import ExactEdit, make_edits
 from rewardsds.priors.load import load_prior
 from rewardsds.rewards.load import load_reward
 from rewardsds.scenes.export import save_png
 from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
 from rewardsds.tasks.parts import make_guidance
 from rewardsds.tasks.settings import EditSettings
-from rewardsds.toybox.captions import benchmark_prompts, describe, known_kinds
+from rewardsds.toybox.captions import describe, known_kinds
 from rewardsds.toybox.judge import load_judge
-from rewardsds.toybox.show import look
-from rewardsds.toybox.specification import COLOURS, SceneSpec
-from rewardsds.toybox.world import build
-
-
-@dataclass(frozen=True)
-class ExactEdit:
-    """before, after: (3, 64, 64) true pictures. mask: (64, 64), 1 on the edited toy in either of them, widened by the
-    two pixels over which the autoencoder spreads an edge. changed: index of the edited group.
-    """
-
-    source: SceneSpec
-    target: SceneSpec
-    before: Tensor
-    after: Tensor
-    mask: Tensor
-    changed: int
-
-
-def make_edits(count: int, split: str, kinds: tuple[str, ...]) -> list[ExactEdit]:
-    """Every second one recolours a toy, the others replace it; the same on every machine."""
-    edits = []
-    for index, prompt in enumerate(benchmark_prompts(count, split=split, kinds=kinds)):  # pyright: ignore
-        source = known_spec(prompt)
-        rng = np.random.default_rng((11, index))
-        changed = int(rng.integers(2))
-        group = source.groups[changed]
-        taken = {one.kind for one in source.groups}
-        if index % 2 == 0:
-            other = replace(group, colour=str(rng.choice([c for c in COLOURS if c != group.colour])))
-        else:
-            other = replace(group, kind=str(rng.choice([kind for kind in kinds if kind not in taken])))
-        groups = list(source.groups)
-        groups[changed] = other
-        target = replace(source, groups=tuple(groups))
-        worlds = [build(spec, np.random.default_rng((12, index))) for spec in (source, target)]
-        seen = look(worlds, (0.0,), 64)
-        before, after = torch.from_numpy(seen.colour).permute(0, 3, 1, 2).float() / 255
-        mask = torch.from_numpy((seen.toy == changed).any(axis=0)).float()
-        mask = F.max_pool2d(mask[None, None], 5, stride=1, padding=2)[0, 0]
-        edits.append(ExactEdit(source, target, before, after, mask, changed))
-    return edits
 
 
 def edit(edits: list[ExactEdit], settings: EditSettings, prior, reward) -> Tensor:

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from rewardsds.catalogue import Recipe
 from rewardsds.errors import RewardsdsError, SettingsError, describe_os_error, describe_validation
-from rewardsds.runs.settings import read_yaml
+from rewardsds.runs.settings import over, read_yaml
 from rewardsds.scenes.mesh.settings import MeshExportSettings
 from rewardsds.scenes.settings import TurntableSettings
 from rewardsds.tasks.presets import PRESETS, PresetName, preset
@@ -45,6 +45,7 @@ commands:
   settings TASK           all settings of image, 3d or edit with their meaning, as a file for --config
   resume RUN              continue a run that was stopped; the result is the same to the bit
   export RUN --to FORMAT  a 3D object as glb, obj, ply, splat, mp4, gif, png or html
+  compare PLAN            methods × prompts × seeds, from a plan to tables, plots and a report
   models list             pretrained models that are known by name; also models fetch, convert and check
   doctor                  the machine, the models that are there, what fits, and what to run
   toybox show PROMPT      true pictures of a prompt from the world that the embedded prior was trained on
@@ -199,6 +200,34 @@ class Export:
 
 
 @dataclass
+class Compare:
+    """Compare methods on prompts and seeds: makes what a plan asks for and is not there yet, scores it, reports it."""
+
+    plan: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PLAN")]
+    """YAML file; docs/evaluation.md says what it holds."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """None: runs/compare-<name of the plan>."""
+    size: str | None = None
+    """One of the plan's sizes. None: its first."""
+    workers: int | None = None
+    """Processes that make runs at the same time, each on the plan's `threads` cores. None: as many as have room."""
+    ray: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """A Ray cluster that shares the folder, in place of processes: HOST:PORT, auto, or local to start one here."""
+    gpus: float = 0.0
+    """GPUs of a run on the Ray cluster; fractions share one."""
+    dry_run: bool = False
+    """Only say what is to be made and what it costs."""
+    rescore: bool = False
+    """Ask all metrics again."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and not 1 <= self.workers <= 1024:
+            raise SettingsError(f"workers is {self.workers}: expected 1 to 1024")
+        if not 0 <= self.gpus <= 64:
+            raise SettingsError(f"gpus is {self.gpus}: expected 0 to 64")
+
+
+@dataclass
 class Show:
     """Write a contact sheet of true scenes for a prompt."""
 
@@ -309,6 +338,8 @@ def _dispatch(argv: list[str]) -> int:
         given = (made.run, made.to, made.out)
         print(*export(*given, force=made.force, turntable=made.turntable, mesh=made.mesh), sep="\n")
         return 0
+    if command == "compare":
+        return _compare(rest)
     if command == "models":
         return _models(rest)
     if command == "doctor":
@@ -321,7 +352,7 @@ def _dispatch(argv: list[str]) -> int:
         return _toybox(rest)
     given = f"unknown command {command!r}" if command else "no command"
     raise SettingsError(
-        f"{given}: expected image, 3d, edit, settings, resume, export, models, doctor or toybox; see `rewardsds --help`"
+        f"{given}: expected image, 3d, edit, settings, resume, export, compare, models, doctor or toybox; see `rewardsds --help`"
     )
 
 
@@ -346,24 +377,12 @@ def _given_values(task: type[DistillationSettings], argv: Sequence[str]) -> dict
         values |= preset(name, task)
     config = _option(argv, "--config")
     if config is not None:
-        values = _over(values, _settings_from_file(task, Path(config)))
+        values = over(values, _settings_from_file(task, Path(config)))
     prompts = _option(argv, "--prompts")
     if prompts is not None and "prompts" in task.model_fields:
         values.pop("prompt", None)
         values["prompts"] = _read_prompts(Path(prompts))
     return values
-
-
-def _over(values: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """`own` in place of `values`; of a group of settings only what is named."""
-    merged = dict(values)
-    for name, value in own.items():
-        below = merged.get(name)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            merged[name] = _over(below, value)
-        else:
-            merged[name] = value
-    return merged
 
 
 def _option(argv: Sequence[str], name: str) -> str | None:
@@ -430,6 +449,24 @@ def _show(result: RunResult) -> int:
     for path in result.files:
         print(path)
     return 0
+
+
+def _compare(argv: list[str]) -> int:
+    made = _parse(Compare, argv, "rewardsds compare")
+    from rewardsds.evaluation.compare import compare
+
+    figures, files = compare(
+        made.plan,
+        made.out,
+        size=made.size,
+        workers=made.workers,
+        ray=made.ray,
+        gpus=made.gpus,
+        dry_run=made.dry_run,
+        rescore=made.rescore,
+    )
+    print(*files, sep="\n", end="\n" if files else "")
+    return 1 if figures is not None and figures.problems else 0
 
 
 def _models(argv: list[str]) -> int:

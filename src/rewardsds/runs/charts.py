@@ -72,6 +72,84 @@ def line_chart(title: str, series: Sequence[Series], logarithmic: bool = False, 
     )
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A point with whiskers. x, y: (value, low, high); low and high are the value where nothing is known of them."""
+
+    name: str
+    x: tuple[float, float, float]
+    y: tuple[float, float, float]
+    style: str = "a"
+
+
+def mark_chart(
+    title: str, marks: Sequence[Mark], x_label: str, y_label: str, logarithmic_x: bool = False
+) -> str:
+    """An SVG figure of named points, an empty string when there are none. logarithmic_x: for x above 0 alone."""
+    if not marks:
+        return ""
+
+    def scaled(value: float) -> float:
+        return math.log10(value) if logarithmic_x else value
+
+    xs = [scaled(value) for mark in marks for value in mark.x]
+    ys = [value for mark in marks for value in mark.y]
+    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
+    if logarithmic_x:
+        x_ticks = [tick for tick in x_ticks if tick == round(tick)] or [x_ticks[0], x_ticks[-1]]
+    x_low, x_high = min(x_ticks[0], *xs), max(x_ticks[-1], *xs)
+    y_low, y_high = min(y_ticks[0], *ys), max(y_ticks[-1], *ys)
+    margin = 0.06 * (x_high - x_low)
+    x_low, x_high = x_low - margin, x_high + margin
+
+    def across(x: float) -> float:
+        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+
+    def up(y: float) -> float:
+        return HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">']
+    for y in y_ticks:
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(y):.1f}" y2="{up(y):.1f}"/>'
+            f'<text x="{LEFT - 8}" y="{up(y) + 4:.1f}" text-anchor="end">{_number(y)}</text>'
+        )
+    for x in x_ticks:
+        label = _number(10**x if logarithmic_x else x)
+        parts.append(
+            f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{label}</text>'
+        )
+    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">{escape(x_label)}</text>')
+    parts.append(f'<text x="{LEFT}" y="{TOP - 3}">{escape(y_label)}</text>')
+    taken: list[tuple[float, float]] = []
+    for mark in marks:
+        x, y = across(scaled(mark.x[0])), up(mark.y[0])
+        for (x1, y1), (x2, y2) in (
+            ((across(scaled(mark.x[1])), y), (across(scaled(mark.x[2])), y)),
+            ((x, up(mark.y[1])), (x, up(mark.y[2]))),
+        ):
+            if (x1, y1) != (x2, y2):
+                parts.append(
+                    f'<polyline class="{mark.style} whisker" points="{x1:.1f},{y1:.1f} {x2:.1f},{y2:.1f}"/>'
+                )
+        parts.append(
+            f'<circle class="{mark.style}" cx="{x:.1f}" cy="{y:.1f}" r="4.5">'
+            f"<title>{escape(mark.name)}</title></circle>"
+        )
+        right = x < 0.6 * WIDTH
+        place = y - 8
+        while any(abs(place - other) < 13 and abs(x - there) < 150 for there, other in taken):
+            place += 13  # names of neighbours below each other
+        taken.append((x, place))
+        anchor = "start" if right else "end"
+        parts.append(
+            f'<text class="name" x="{x + (8 if right else -8):.1f}" y="{place:.1f}" text-anchor="{anchor}">'
+            f"{escape(mark.name)}</text>"
+        )
+    parts.append("</svg>")
+    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{"".join(parts)}</figure>'
+
+
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round values (1, 2 or 5 times a power of ten) that enclose low…high; always at least two."""
     if not high > low:

@@ -147,7 +147,7 @@ def claimed(path: Path, *, force: bool = False, resume: bool = False) -> Iterato
     if not os.access(path, os.W_OK | os.X_OK):
         raise RunFolderError(f"cannot write into {path}: permission denied; choose another folder with --out")
     try:
-        with _locked(path):
+        with locked(path):
             yield folder
     finally:
         for new in reversed(made):
@@ -193,8 +193,11 @@ def _make(path: Path) -> list[Path]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """An advisory lock on the folder itself; it vanishes with the process, however that ends."""
+def locked(path: Path) -> Iterator[None]:
+    """An advisory lock on the folder itself; it vanishes with the process, however that ends.
+
+    Raises RunFolderError where another process has it.
+    """
     if sys.platform == "win32":
         yield
         return

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-Stream = Literal["init", "start", "scene", "noise"]
+Stream = Literal["init", "start", "scene", "noise", "sampling"]
 
 
 def generator(seed: int, stream: Stream) -> torch.Generator:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from PIL import Image
 
 from rewardsds.runs import atomic
@@ -49,17 +50,13 @@ def render_report(
     lines: Sequence[Mapping[str, Any]],
     summary: Mapping[str, Any],
 ) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(
-        resources.files("rewardsds.runs").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    )
+    template = page_template(resource("report.html.jinja"))
     files = [folder.path / name for name in names]
     pictures = [path for path in files if path.suffix in (".png", ".jpg")]
     videos = [path for path in files if path.suffix == ".mp4"]
     history = _history(folder.previews)
     return template.render(
+        style=page_style(),
         prompts=prompts,
         task=settings.task,
         videos=[data_uri(path) for path in videos],
@@ -83,6 +80,23 @@ def render_report(
         device=summary["device"],
         torch_version=summary["torch"],
     )
+
+
+def resource(name: str) -> str:
+    """A file beside this module."""
+    return resources.files("rewardsds.runs").joinpath(name).read_text(encoding="utf-8")
+
+
+def page_template(text: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(text)
+
+
+def page_style() -> Markup:
+    """The style sheet of all pages, light and dark."""
+    return Markup(resource("report.css"))
 
 
 def data_uri(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -101,3 +102,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise SettingsError(f"{path} holds no settings: expected lines like `steps: 400`")
     return values
+
+
+def over(values: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` in place of `values`; of a group of settings only what is named."""
+    merged = dict(values)
+    for name, value in own.items():
+        below = merged.get(name)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[name] = over(below, value)
+        else:
+            merged[name] = value
+    return merged

@@ -1,0 +1,597 @@
+"""`rewardsds compare`: methods × prompts × seeds, from a plan to a report.
+
+The plan's folder:
+
+    plan.yaml        the plan as it was read, all names filled in
+    runs/            one run folder a unit, named by what it depends on: a changed plan remakes only what it changes
+    costs.json       what a result of each method costs, measured before anything is made; the machine
+    scores.json      answers of the metrics, which are asked once
+    comparison.json, comparison.csv, comparison.md, sheet.png, report.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from torch import Tensor
+
+from rewardsds.distillation.step import ask
+from rewardsds.errors import Interrupted, RewardsdsError, SettingsError
+from rewardsds.evaluation import execute
+from rewardsds.evaluation.costs import Cost, measure
+from rewardsds.evaluation.metrics import (
+    Answer,
+    Metric,
+    MetricInfo,
+    Subject,
+    is_optimised,
+    load_metric,
+    metric_info,
+)
+from rewardsds.evaluation.plan import Method, Plan, read_plan
+from rewardsds.evaluation.prompt_sets import read_prompts
+from rewardsds.evaluation.report import write_report
+from rewardsds.evaluation.results import Figures, Scored, as_csv, as_json, column, markdown
+from rewardsds.evaluation.subjects import TOYBOX_SIZE, Entry, Look, look_at
+from rewardsds.evaluation.units import Asked, Cell, Made, Unit, asked_of, cells_and_units
+from rewardsds.hardware import hardware
+from rewardsds.rewards.load import load_reward, reward_names
+from rewardsds.runs import atomic
+from rewardsds.runs.folder import RunFolder, locked
+from rewardsds.runs.progress import format_seconds, say
+from rewardsds.runs.settings import available_cores
+from rewardsds.scenes.export import render_turntable, save_png, turntable_cameras, write_contact_sheet
+from rewardsds.scenes.pictures import read_whole_picture
+from rewardsds.tasks.settings import TextTo3DSettings
+
+AT_ONCE = 32  # results that are looked at together
+SHEET_VIEWS, SHEET_SIZE = 4, 96  # of an object in the contact sheet
+
+
+@dataclass
+class Comparison:
+    """A plan with its folder, from which everything else follows."""
+
+    plan: Plan
+    root: Path
+    console: Console
+    asked: list[Asked] = field(init=False)
+    cells: list[Cell] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
+    best_of: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.asked = asked_of(self.plan, self.root / "pictures")
+        self.columns = self.plan.columns()
+        self.notes = _Notes(self.root / "costs.json")
+        self.answers = _Notes(self.root / "scores.json")
+
+    # --- what is to be made -----------------------------------------------------------------------------
+
+    def lay_out(self) -> dict[str, Cost]:
+        """Finds the cells and units of every method; returns what a result of each costs, without picking."""
+        fixed = {
+            name: one if isinstance(one := method.best_of, int) else 1
+            for name, (method, _) in self.columns.items()
+        }
+        _, units = cells_and_units(self.plan, self.asked[:1], dict.fromkeys(fixed, 1))
+        costs = {unit.method: self._cost(unit) for unit in units}
+        self.best_of = dict(fixed)
+        for name, other in counts.items():
+            if isinstance(other, str):
+                afford = fixed[other] * costs[other].network_evaluations / costs[name].network_evaluations
+                self.best_of[name] = max(1, math.floor(afford + 1e-6))
+        self.cells, self.units = cells_and_units(self.plan, self.asked, self.best_of)
+        unique = {unit.key: unit for unit in self.units}
+        self.units = list(unique.values())
+        return costs
+
+    def _cost(self, unit: Unit) -> Cost:
+        known = self.notes.get(unit.key)
+        if known is None:
+            known = list(measure(unit))
+            self.notes.put(unit.key, known)
+        return Cost(*known)
+
+    def room(self) -> int:
+        """How many runs this machine makes at the same time: by their threads, and one on a GPU."""
+        settings = self.units[0].settings.resolved()
+        if settings.device != "cpu":
+            return 1
+        return max(1, available_cores() // max(unit.settings.threads or 1 for unit in self.units))
+
+    def left(self) -> list[Unit]:
+        return [unit for unit in self.units if not execute.is_made(unit, self.root)]
+
+    def say_what_it_costs(self, costs: Mapping[str, Cost], workers: int) -> None:
+        total = 0.0
+        left = {unit.key for unit in self.left()}
+        for name in self.columns:
+            made = {
+                (one.unit.key, one.index) for cell in self.cells if cell.method == name for one in cell.made
+            }
+            open_ = sum(key in left for key, _ in made)
+            total += open_ * costs[name].seconds
+            each = f" each the best of {self.best_of[name]}," if self.best_of[name] > 1 else ""
+            evaluations = costs[name].network_evaluations * self.best_of[name]
+            say(
+                self.console,
+                f"{name}: {len(self.asked) * len(self.plan.seed_list)} results,{each} about {evaluations:,.0f} network "
+                f"evaluations a result; {open_} of {len(made)} to be made, "
+                f"about {format_seconds(open_ * costs[name].seconds)} one after the other",
+            )
+        many = f" with {workers} workers" if workers > 1 else ""
+        say(self.console, f"all: {len(left)} of {len(self.units)} runs to be made, about "
+                          f"{format_seconds(total / workers)}{many}")  # fmt: skip
+
+    # --- making -----------------------------------------------------------------------------------------
+
+    def make(self, outcomes: Iterator[execute.Outcome], count: int) -> dict[str, str]:
+        """Follows the units as they are made; returns why some failed, by their key."""
+        problems: dict[str, str] = {}
+        for index, outcome in enumerate(outcomes, start=1):
+            unit = outcome.unit
+            more = f" and {len(unit.items) - 1} more" if len(unit.items) > 1 else ""
+            prompt, seed = unit.items[0]
+            how = f"failed: {outcome.problem}" if outcome.problem else format_seconds(outcome.seconds)
+            say(self.console, f"[{index}/{count}] {unit.method}: {prompt}, seed {seed}{more}: {how}")
+            if outcome.problem:
+                problems[unit.key] = outcome.problem
+        return problems
+
+    # --- scoring ----------------------------------------------------------------------------------------
+
+    def score(self, problems: Mapping[str, str]) -> Figures:
+        metrics = _Metrics(self.plan, self._distractors())
+        picker = _Picker(self)
+        scored: list[Scored] = []
+        for start in range(0, len(self.cells), AT_ONCE):
+            part = [self._placed(cell, problems, picker) for cell in self.cells[start : start + AT_ONCE]]
+            scored += self._scored(part, metrics)
+            self.answers.write()
+        return self._figures(scored, metrics)
+
+    def _distractors(self) -> list[str]:
+        """All prompts that R-Precision ranks, whichever cells are asked about together."""
+        more = self.plan.distractors
+        more = read_prompts(more) if isinstance(more, str) else list(more)
+        return list(dict.fromkeys([*(one.prompt for one in self.asked), *more]))
+
+    def _placed(self, cell: Cell, problems: Mapping[str, str], picker: _Picker) -> _Placed:
+        """A cell with the result that is shown of it, and what all of its results cost."""
+        evaluations = seconds = 0.0
+        for made in cell.made:
+            results = self.results_of(made.unit)
+            if results is None:
+                why = problems.get(made.unit.key, "not made")
+                return _Placed(cell, None, 0.0, 0.0, why)
+            evaluations += results["network_evaluations"] / len(made.unit.items)
+            seconds += results["seconds"] / len(made.unit.items)
+        try:
+            chosen = picker.pick(cell) if len(cell.made) > 1 else cell.made[0]
+        except (ValueError, OSError) as error:
+            return _Placed(cell, None, evaluations, seconds, f"nothing could be picked: {error}")
+        return _Placed(cell, chosen, evaluations, seconds)
+
+    def _scored(self, part: Sequence[_Placed], metrics: _Metrics) -> list[Scored]:
+        found: list[dict[str, Answer]] = [{} for _ in part]
+        asked: dict[int, list[str]] = {}
+        for index, one in enumerate(part):
+            for name in metrics.names if one.made else ():
+                known = self.answers.get(self._key(one, name))
+                if known is None:
+                    asked.setdefault(index, []).append(name)
+                else:
+                    found[index][name] = Answer(*known)
+        entries = {index: self.entry_of(part[index].cell, part[index].made) for index in asked}
+        look = Look(self.plan.views, self.plan.view_kind)
+        seen = dict(zip(entries, look_at(list(entries.values()), look), strict=True))
+        for name in metrics.names:
+            wanted = [index for index, names in asked.items() if name in names and seen[index][1] is not None]
+            subjects = [subject for index in wanted if (subject := seen[index][1]) is not None]
+            for index, answer in zip(wanted, metrics.ask(name, subjects) if wanted else (), strict=False):
+                found[index][name] = answer
+                if not answer.failed:
+                    self.answers.put(self._key(part[index], name), [answer.value, answer.why])
+        scored = []
+        for index, one in enumerate(part):
+            error = seen[index][0].error if index in seen else ""
+            entry = self.entry_of(one.cell, one.made) if one.made else None
+            picture = entry.source.name if entry and entry.particle is None else ""
+            scored.append(
+                Scored(
+                    one.cell,
+                    str(one.made.unit.folder) if one.made else "",
+                    picture,
+                    found[index],
+                    round(one.network_evaluations, 3),
+                    round(one.seconds, 3),
+                    one.problem or error,
+                )
+            )
+        return scored
+
+    def _key(self, one: _Placed, metric: str) -> str:
+        """What an answer depends on."""
+        assert one.made is not None
+        results = self.results_of(one.made.unit)
+        assert results is not None
+        said = [metric, results["scene_sha256"], one.made.index, one.cell.asked.prompt]
+        if self.plan.task == "3d":
+            said += [self.plan.views, self.plan.view_kind, one.cell.seed]
+        if metric.startswith("r-precision"):
+            said.append(self._distractors())
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
+
+    def results_of(self, unit: Unit) -> dict[str, Any] | None:
+        """A unit's `results.json`; None where it is not finished, or was damaged."""
+        try:
+            return RunFolder(self.root / unit.folder).read_results()
+        except (OSError, ValueError):
+            return None
+
+    def entry_of(self, cell: Cell, made: Made) -> Entry:
+        """The result of an item of a unit as something to look at."""
+        folder, settings = self.root / made.unit.folder, made.unit.settings
+        label = f"{cell.method}: {cell.asked.label}, seed {cell.seed}"
+        base = Entry(label, cell.method, folder, cell.asked.prompt, cell.seed, prior=settings.prior)
+        if isinstance(settings, TextTo3DSettings):
+            size = TOYBOX_SIZE if settings.prior == "toybox" else settings.video_size
+            return replace(base, particle=0, size=size)
+        if self.plan.task == "edit":
+            return replace(base, source=folder / "image.png")
+        results = self.results_of(made.unit) or {"files": []}
+        names = [name for name in results["files"] if name.endswith(".png")]
+        if len(names) != len(made.unit.items):
+            return replace(
+                base, error=f"{folder} says {len(names)} pictures, expected {len(made.unit.items)}"
+            )
+        return replace(base, source=folder / names[made.index])
+
+    # --- reporting --------------------------------------------------------------------------------------
+
+    def _figures(self, scored: Sequence[Scored], metrics: _Metrics) -> Figures:
+        of = {name: [one for one in scored if one.cell.method == name] for name in self.columns}
+        infos = metrics.infos
+        columns = []
+        for name, (method, swept) in self.columns.items():
+            family = next(one for one in self.plan.methods if name == one or name.startswith(f"{one} "))
+            columns.append(
+                column(
+                    name,
+                    of[name],
+                    None if name == self.plan.first else of[self.plan.first],
+                    infos,
+                    best_of=self.best_of[name],
+                    optimised=tuple(
+                        info.name for info in infos if is_optimised(info.name, self._steered_by(name, method))
+                    ),
+                    swept=swept,
+                    family=family if swept else "",
+                )
+            )
+        return Figures(
+            title=self.plan.title or "Comparison",
+            size=self.plan.size,
+            task=self.plan.task,
+            prompts=len(self.asked),
+            seeds=self.plan.seed_list,
+            baseline=self.plan.first,
+            metrics=infos,
+            columns=columns,
+            scored=scored,
+            gaps=metrics.gaps,
+            hardware=self.notes.get("hardware") or {},
+        )
+
+    def _steered_by(self, name: str, method: Method) -> tuple[str, ...]:
+        """The rewards that a method follows or picks by."""
+        settings = next(unit.settings for unit in self.units if unit.method == name)
+        steered = settings.needs_reward and method.sampling_steps is None
+        rewards = reward_names(settings.reward) if steered else ()
+        if self.best_of[name] > 1:
+            rewards += reward_names(method.picked_by or settings.reward)
+        return rewards
+
+    def pictures(self, scored: Sequence[Scored]) -> dict[tuple[str, str], Path]:
+        """A picture of every method and prompt, of the first seed: (method, label) → file."""
+        found: dict[tuple[str, str], Path] = {}
+        first = self.plan.seed_list[0]
+        by_folder = {str(unit.folder): unit for unit in self.units}
+        for one in scored:
+            if one.cell.seed != first or one.problem or not one.result:
+                continue
+            if one.picture:
+                found[one.cell.method, one.cell.asked.label] = self.root / one.result / one.picture
+                continue
+            unit = by_folder[one.result]
+            path = self.root / "sheet" / f"{unit.key}.png"
+            if not path.is_file():
+                self._draw_object(one, Made(unit, 0), path)
+            if path.is_file():
+                found[one.cell.method, one.cell.asked.label] = path
+        return found
+
+    def _draw_object(self, one: Scored, made: Made, path: Path) -> None:
+        """Views of an object, beside each other."""
+        ((_, subject),) = look_at([self.entry_of(one.cell, made)], Look(1, "even"))
+        if subject is not None and subject.object is not None:
+            cameras = turntable_cameras(SHEET_VIEWS).to(subject.object.device)
+            views = render_turntable(subject.object.render_images, cameras, SHEET_SIZE)
+            save_png(torch.cat(list(views), dim=-1), path)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A cell and the result that is shown of it; None with a problem, where there is none."""
+
+    cell: Cell
+    made: Made | None
+    network_evaluations: float
+    seconds: float
+    problem: str = ""
+
+
+class _Picker:
+    """Picks of several results the one that a reward likes best."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+        self._rewards: dict[str, Any] = {}
+
+    def pick(self, cell: Cell) -> Made:
+        comparison = self.comparison
+        method, _ = comparison.columns[cell.method]
+        settings = cell.made[0].unit.settings
+        name = method.picked_by or settings.reward
+        shas = [(comparison.results_of(made.unit) or {}).get("scene_sha256") for made in cell.made]
+        said = ["pick", name, cell.asked.prompt, shas, [made.index for made in cell.made]]
+        key = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
+        known = comparison.answers.get(key)
+        if known is None:
+            known = self._best(name, settings.device, cell)
+            comparison.answers.put(key, known)
+        return cell.made[known]
+
+    def _best(self, name: str, device: str, cell: Cell) -> int:
+        """By four even views of an object, which are others than those that it is judged by."""
+        entries = [self.comparison.entry_of(cell, made) for made in cell.made]
+        pictures: list[Tensor] = []
+        for entry, subject in look_at(entries, Look(4, "even")):
+            if subject is None:
+                raise ValueError(entry.error)
+            pictures.append(subject.pictures)
+        if name not in self._rewards:
+            self._rewards[name] = load_reward(name, None if device == "auto" else device)
+        with torch.no_grad():
+            scores = ask(self._rewards[name], torch.stack(pictures)[:, None], [cell.asked.prompt])
+        return int(scores[:, 0].argmax())
+
+
+class _Metrics:
+    """The plan's metrics, loaded when they are first asked; those that cannot be asked leave a gap."""
+
+    def __init__(self, plan: Plan, distractors: Sequence[str]) -> None:
+        self.names = list(plan.metrics)
+        self.gaps: dict[str, str] = {}
+        self._infos = {name: metric_info(name) for name in self.names}
+        self._loaded: dict[str, Metric] = {}
+        self._distractors = distractors
+
+    @property
+    def infos(self) -> list[MetricInfo]:
+        return [self._loaded[name].info if name in self._loaded else self._infos[name] for name in self.names]
+
+    def ask(self, name: str, subjects: Sequence[Subject]) -> list[Answer]:
+        if name in self.gaps:
+            return []
+        try:
+            if name not in self._loaded:
+                self._loaded[name] = load_metric(name, distractors=self._distractors)
+            answers = self._loaded[name](subjects)
+        except (ValueError, OSError, RuntimeError) as error:
+            self.gaps[name] = " ".join(str(error).split())
+            return []
+        failed = [answer.why for answer in answers if answer.failed]
+        if failed:
+            self.gaps[name] = failed[0]
+        return answers
+
+
+class _Notes:
+    """A JSON file of things that are found out once; `write` puts changes on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._values: dict[str, Any] = {}
+        self._changed = False
+        with suppress(OSError, ValueError):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            self._values = found if isinstance(found, dict) else {}
+
+    def get(self, key: str) -> Any:
+        return self._values.get(key)
+
+    def put(self, key: str, value: Any) -> None:
+        self._values[key] = value
+        self._changed = True
+
+    def forget(self) -> None:
+        self._values.clear()
+        self._changed = True
+
+    def write(self) -> None:
+        if self._changed:
+            atomic.write_text(self.path, json.dumps(self._values, indent=0, sort_keys=True) + "\n")
+            self._changed = False
+
+
+# --- the command --------------------------------------------------------------------------------------------
+
+
+def compare(
+    plan_path: Path,
+    out: Path | None = None,
+    *,
+    size: str | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float = 0.0,
+    dry_run: bool = False,
+    rescore: bool = False,
+    console: Console | None = None,
+) -> tuple[Figures | None, list[Path]]:
+    """Does what a plan says, as far as it is not done; returns its figures and the files that show them.
+
+    out: the plan's folder; runs/compare-<name of the plan> unless said otherwise, with the size behind it.
+    workers: processes; as many as have cores, and one on a GPU, unless said otherwise. ray: address of a Ray cluster that shares the folder, in their place; gpus: of each run there.
+    dry_run: only say what it costs. rescore: ask the metrics again.
+
+    Raises RewardsdsError, in one line, for a plan that cannot be used, and where another process is on it.
+    """
+    console = console or Console(stderr=True, highlight=False)
+    if ray is not None and workers is not None:
+        raise SettingsError("workers are processes of this machine, ray is a cluster: give one of them")
+    plan = read_plan(plan_path, size)
+    name = "-".join(part for part in ("compare", plan_path.stem, size or "") if part)
+    root = out or Path("runs") / name
+    root.mkdir(parents=True, exist_ok=True)
+    with locked(root):
+        comparison = Comparison(plan, root, console)
+        costs = comparison.lay_out()
+        if comparison.notes.get("hardware") is None:
+            comparison.notes.put("hardware", hardware("cuda" if torch.cuda.is_available() else "cpu"))
+        comparison.notes.write()
+        workers = workers or comparison.room()
+        comparison.say_what_it_costs(costs, workers)
+        if dry_run:
+            return None, []
+        _write(root / "plan.yaml", _as_yaml(plan))
+        problems = _make(comparison, workers, ray, gpus)
+        if rescore:
+            comparison.answers.forget()
+        say(console, "scoring")
+        figures = comparison.score(problems)
+        files = _write_all(comparison, figures)
+        for problem in figures.problems:
+            say(console, f"missing: {problem}")
+        return figures, files
+
+
+def _make(comparison: Comparison, workers: int, ray: str | None, gpus: float) -> dict[str, str]:
+    left, root = comparison.left(), comparison.root
+    if not left:
+        return {}
+    if ray is not None:
+        outcomes = execute.on_ray(left, root, ray, gpus, lambda text: say(comparison.console, text))
+    elif workers > 1 and len(left) > 1:
+        outcomes = execute.in_processes(left, root, min(workers, len(left)))
+    else:
+        outcomes = execute.here(left, root)
+    with _terminable():
+        try:
+            return comparison.make(outcomes, len(left))
+        except (KeyboardInterrupt, Interrupted) as stopped:
+            number = signal.SIGINT if isinstance(stopped, KeyboardInterrupt) else stopped.exit_code - 128
+            made = len(comparison.units) - len(comparison.left())
+            raise Interrupted(
+                f"stopped with {made} of {len(comparison.units)} runs made; the same command goes on", number
+            ) from None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM as an exception, so that workers are told; in the main thread only, where handlers can be set."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise Interrupted("stopped", number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _write_all(comparison: Comparison, figures: Figures) -> list[Path]:
+    root = comparison.root
+    made = [one for one in figures.scored if not one.problem]
+    if not made:
+        reasons = "; ".join(figures.problems[:3])
+        raise RewardsdsError(
+            f"there is nothing to report: none of {len(figures.scored)} results is finished ({reasons})"
+        )
+    pictures = comparison.pictures(figures.scored)
+    labels = [one.label for one in comparison.asked]
+    _write(root / "comparison.json", json.dumps(as_json(figures), indent=1, ensure_ascii=False) + "\n")
+    _write(root / "comparison.csv", as_csv(figures))
+    _write(root / "comparison.md", markdown(figures))
+    sheet = root / "sheet.png"
+    _anew(sheet, lambda path: draw_sheet(pictures, labels, list(comparison.columns), path))
+    _anew(
+        root / "report.html",
+        lambda path: write_report(figures, pictures, labels, _as_yaml(comparison.plan), path),
+    )
+    return [
+        root / name
+        for name in ("report.html", "comparison.md", "comparison.csv", "comparison.json", "sheet.png")
+    ]
+
+
+def draw_sheet(
+    pictures: Mapping[tuple[str, str], Path], labels: Sequence[str], methods: Sequence[str], path: Path
+) -> None:
+    """One row a prompt, one column a method; grey where there is no picture. Raises ValueError where there is none."""
+    loaded = {place: read_whole_picture(file)[0] for place, file in pictures.items()}
+    if not loaded:
+        raise ValueError("there is no picture to show")
+    height = max(picture.shape[1] for picture in loaded.values())
+    width = max(picture.shape[2] for picture in loaded.values())
+    cells, captions = [], []
+    for label in labels:
+        for method in methods:
+            cell = torch.full((3, height, width), 0.85)
+            picture = loaded.get((method, label))
+            if picture is not None:
+                cell[:, : picture.shape[1], : picture.shape[2]] = picture
+            cells.append(cell)
+            captions.append(f"{method}: {label}")
+    write_contact_sheet(cells, path, columns=len(methods), captions=captions)
+
+
+def _as_yaml(plan: Plan) -> str:
+    values = plan.model_dump(mode="json", exclude={"sizes"}, exclude_defaults=True)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _write(path: Path, text: str) -> None:
+    """Leaves a file that says the same as it is."""
+    with suppress(OSError, UnicodeDecodeError):
+        if path.read_text(encoding="utf-8") == text:
+            return
+    atomic.write_text(path, text)
+
+
+def _anew(path: Path, write: Callable[[Path], None]) -> None:
+    """`_write` for what writes a file itself."""
+    new = path.with_name(f".{path.stem}.new{path.suffix}")
+    write(new)
+    if path.is_file() and path.read_bytes() == new.read_bytes():
+        new.unlink()
+    else:
+        new.replace(path)

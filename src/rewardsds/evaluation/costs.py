@@ -1,0 +1,65 @@
+"""What a run will cost, measured in a few of its steps before it is made."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from rewardsds.evaluation.sampling import sample
+from rewardsds.evaluation.units import Unit
+from rewardsds.priors.base import Prior
+from rewardsds.runs.folder import RunFolder
+from rewardsds.runs.loop import TrainingLoop
+from rewardsds.runs.randomness import deterministic
+from rewardsds.tasks.parts import make_prior
+from rewardsds.tasks.run import build
+
+
+class Cost(NamedTuple):
+    """Of an item: pictures that the denoising network processes, both branches of the guidance counted; seconds."""
+
+    network_evaluations: float
+    seconds: float
+
+
+def measure(unit: Unit) -> Cost:
+    """The cost of an item of a unit, from three of its steps with the reward and three without; about, not exactly."""
+    settings = unit.settings.resolved()
+    assert settings.threads is not None
+    items = len(unit.items)
+    with deterministic(settings.threads, settings.device), tempfile.TemporaryDirectory() as folder:
+        if unit.sampling_steps is not None:
+            return _of_sampling(make_prior(settings), unit, settings.resolved_rollout_guidance_scale)
+        job = build(settings.model_copy(update={"out": Path(folder)}))
+        job.begin()
+        loop = TrainingLoop(RunFolder(Path(folder)), settings, job, Console(file=io.StringIO()))
+        loop.step()  # the first is slower than all others
+        evaluations = seconds = 0.0
+        steps = range(settings.steps)
+        for kind in (True, False):
+            own = [step for step in steps if job.guidance.uses_reward(step) is kind]
+            tried = sorted({own[0], own[len(own) // 2], own[-1]}) if own else []
+            for step in tried:
+                loop.steps_done = step
+                began = time.perf_counter()
+                line = loop.step()
+                share = len(own) / len(tried)
+                seconds += (time.perf_counter() - began) * share
+                evaluations += line["network_evaluations"] * share
+    return Cost(evaluations / items, seconds / items)
+
+
+def _of_sampling(prior: Prior, unit: Unit, guidance_scale: float) -> Cost:
+    assert unit.sampling_steps is not None
+    prompts, seeds = zip(*unit.items)
+    tried = min(2, unit.sampling_steps)
+    before, began = prior.network_evaluations, time.perf_counter()
+    sample(prior, prompts, seeds, tried, guidance_scale)
+    share = unit.sampling_steps / tried / len(unit.items)
+    spent = prior.network_evaluations - before
+    return Cost(spent * share, (time.perf_counter() - began) * share)

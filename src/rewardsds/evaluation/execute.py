@@ -1,0 +1,189 @@
+"""Making the units of a plan: in this process, in worker processes, or on a Ray cluster.
+
+However they are made, a unit is one run in one folder: what is finished is left alone, what was stopped goes on from
+its checkpoint, and what a lost worker leaves is taken up by another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rewardsds.errors import Interrupted, RewardsdsError, describe_os_error
+from rewardsds.evaluation.units import Unit
+from rewardsds.runs.folder import RunFolder
+from rewardsds.tasks.settings import TextToImageSettings
+
+LOST_WORKERS = 3  # times that a unit whose worker vanished is begun again
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a unit ended. problem: why it did not finish, in one line; empty where it did. seconds: that it took now."""
+
+    unit: Unit
+    seconds: float
+    problem: str = ""
+
+
+def is_made(unit: Unit, root: Path) -> bool:
+    return RunFolder(root / unit.folder).is_finished
+
+
+def make(unit: Unit, root: Path) -> Outcome:
+    """Makes a unit, or goes on with it. Never raises but for what stops everything: interrupts."""
+    from rewardsds.evaluation.sampling import make_samples
+    from rewardsds.tasks.run import resume, run
+
+    folder, quiet, began = RunFolder(root / unit.folder), Console(file=io.StringIO()), time.perf_counter()
+    problem = ""
+    try:
+        if unit.sampling_steps is not None:
+            assert isinstance(unit.settings, TextToImageSettings)
+            make_samples(unit.settings, unit.sampling_steps, folder.path)
+        elif folder.is_run:
+            resume(folder.path, console=quiet)
+        else:
+            run(unit.settings.model_copy(update={"out": folder.path}), console=quiet)
+    except Interrupted:
+        raise
+    except OSError as error:
+        problem = describe_os_error(error)
+    except Exception as error:  # one run that fails must not take the others with it
+        kind = "" if isinstance(error, RewardsdsError) else f"{type(error).__name__}: "
+        problem = kind + (" ".join(str(error).split()) or "it failed without a word")
+    return Outcome(unit, time.perf_counter() - began, problem)
+
+
+def here(units: Sequence[Unit], root: Path) -> Iterator[Outcome]:
+    """One after the other, in this process."""
+    for unit in units:
+        yield make(unit, root)
+
+
+def in_processes(units: Sequence[Unit], root: Path, workers: int) -> Iterator[Outcome]:
+    """`workers` at a time, each in a process that is started anew.
+
+    Where a process vanishes, what it had begun is gone on with by another, `LOST_WORKERS` times at most.
+    """
+    left, losses = list(units), {unit.key: 0 for unit in units}
+    while left:
+        with _pool(workers) as pool:
+            futures = {pool.submit(_make_in_worker, unit, root): unit for unit in left}
+            lost: list[Unit] = []
+            for future in _as_completed(futures):
+                unit = futures[future]
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    lost.append(unit)
+                    continue
+                left.remove(unit)
+                yield outcome
+        for unit in lost:
+            # which of them the process had begun is not told; those without a folder it had not
+            losses[unit.key] += (root / unit.folder).exists()
+            if losses[unit.key] > LOST_WORKERS:
+                left.remove(unit)
+                yield Outcome(unit, 0.0, f"its worker vanished {LOST_WORKERS + 1} times: is the memory full?")
+
+
+@contextlib.contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _in_worker)
+    try:
+        yield pool
+    except BaseException:
+        # a signal: workers that have begun a run save its state and end, the rest is not begun
+        for process in list(getattr(pool, "_processes", {}).values()):
+            with contextlib.suppress(OSError, ValueError):
+                process.terminate()
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _as_completed(futures: Iterable[Future[Outcome]]) -> Iterator[Future[Outcome]]:
+    left = set(futures)
+    while left:
+        # without a limit an interrupt would wait for a run to end on some systems
+        done, left = wait(left, timeout=1.0, return_when=FIRST_COMPLETED)
+        yield from done
+
+
+def _in_worker() -> None:
+    """Ctrl-C reaches all processes of a terminal: it is the parent that tells its workers to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _make_in_worker(unit: Unit, root: Path) -> Outcome:
+    try:
+        return make(unit, root)
+    except Interrupted as stopped:
+        return Outcome(unit, 0.0, str(stopped))
+
+
+def on_ray(
+    units: Sequence[Unit], root: Path, address: str, gpus: float, say: Callable[[str], None]
+) -> Iterator[Outcome]:
+    """On a Ray cluster that shares the plan's folder; each run has `settings.threads` cores and `gpus` of a GPU.
+
+    A run whose worker or machine is lost is given to another, `LOST_WORKERS` times at most. Raises RewardsdsError where
+    Ray is not installed or the cluster cannot be reached.
+    """
+    ray = _connected(address)
+    try:
+        say(
+            f"on a Ray cluster of {len(ray.nodes())} machines with {ray.cluster_resources().get('CPU', 0):.0f} cores"
+        )
+        pending: dict[Any, Unit] = {}
+        for unit in units:
+            remote = ray.remote(
+                num_cpus=unit.settings.threads or 1, num_gpus=gpus, max_retries=LOST_WORKERS, max_calls=1
+            )(_make_in_worker)
+            pending[remote.remote(unit, root)] = unit
+        while pending:
+            done, _ = ray.wait(list(pending), num_returns=1)
+            for reference in done:
+                unit = pending.pop(reference)
+                try:
+                    yield ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    reason = " ".join(str(error).split())[:200]
+                    yield Outcome(unit, 0.0, f"its worker was lost, again and again: {reason}")
+    finally:
+        ray.shutdown()
+
+
+def _connected(address: str) -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise RewardsdsError("a Ray cluster needs the package ray: pip install 'rewardsds[ray]'") from None
+    try:
+        ray.init(
+            address=None if address == "local" else address,
+            log_to_driver=False,
+            logging_level="error",
+            configure_logging=threading.current_thread() is threading.main_thread(),
+            include_dashboard=False if address == "local" else None,
+        )
+    except Exception as error:  # ray raises many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise RewardsdsError(
+            f"no Ray cluster can be reached at {address!r} ({reason}): give its address, such as HOST:6379, auto for "
+            "the one that this machine belongs to, or local to start one here"
+        ) from None
+    return ray

@@ -1,0 +1,174 @@
+"""`report.html` of a comparison: one file with tables, plots and pictures, without any request to the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from markupsafe import Markup
+
+from rewardsds.evaluation.metrics import MetricInfo
+from rewardsds.evaluation.results import (
+    Column,
+    Figures,
+    cost_cells,
+    heading,
+    interval_text,
+    mark,
+    shown,
+    summary,
+)
+from rewardsds.evaluation.statistics import Estimate
+from rewardsds.runs.charts import Mark, Series, line_chart, mark_chart
+from rewardsds.runs.report import data_uri, page_style, page_template
+from rewardsds.scenes.files import atomic_path
+
+
+@dataclass(frozen=True)
+class _Cell:
+    value: str
+    interval: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    cells: Sequence[_Cell]
+    cost: Sequence[str] = ()
+
+
+def write_report(
+    figures: Figures,
+    pictures: Mapping[tuple[str, str], Path],
+    labels: Sequence[str],
+    plan: str,
+    path: Path,
+) -> None:
+    """pictures: by method and prompt. labels: the prompts. plan: as text."""
+    text = resources.files("rewardsds.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    methods = [one.name for one in figures.columns]
+    rows = []
+    for label in labels:
+        files = [pictures.get((method, label)) for method in methods]
+        rows.append((label, [None if file is None else data_uri(file) for file in files]))
+    others = [one for one in figures.columns if one.name != figures.baseline]
+    page = page_template(text).render(
+        figures=figures,
+        style=page_style(),
+        summary=summary(figures),
+        heads=[heading(metric) for metric in figures.metrics],
+        means=[
+            _Row(mark(one), [_mean(one, metric) for metric in figures.metrics], cost_cells(one))
+            for one in figures.columns
+        ],
+        differences=[
+            _Row(mark(one), [_difference(one, metric) for metric in figures.metrics]) for one in others
+        ],
+        optimised=any(one.optimised for one in figures.columns),
+        charts=[Markup(chart) for chart in charts(figures) if chart],
+        gaps=figures.problems,
+        methods=methods,
+        rows=rows,
+        plan=plan,
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _mean(one: Column, metric: MetricInfo) -> _Cell:
+    estimate = one.scores[metric.name]
+    if estimate is None:
+        return _Cell("–")
+    value = shown(metric, estimate.value) + (" †" if metric.name in one.optimised else "")
+    return _Cell(value, _bounds(metric, estimate))
+
+
+def _difference(one: Column, metric: MetricInfo) -> _Cell:
+    found = one.against[metric.name]
+    if found is None:
+        return _Cell("–")
+    value = shown(metric, found.difference.value, signed=True) + (
+        " †" if metric.name in one.optimised else ""
+    )
+    better = (found.difference.value > 0) is metric.higher_is_better
+    style = "" if not found.difference.leaves_out_zero else "better" if better else "worse"
+    return _Cell(value, f"{_bounds(metric, found.difference)}, {100 * found.wins:.0f}% won", style)
+
+
+def _bounds(metric: MetricInfo, estimate: Estimate) -> str:
+    return interval_text(metric, estimate).partition("(")[2].removesuffix(")")
+
+
+# --- plots --------------------------------------------------------------------------------------------------
+
+
+def charts(figures: Figures) -> list[str]:
+    """Cost against quality by every metric, reward gained against judge gained, and the swept settings."""
+    return [*_sweeps(figures), *_hacking(figures), *_costs(figures)]
+
+
+def _costs(figures: Figures) -> list[str]:
+    found = []
+    for metric in figures.metrics:
+        marks = []
+        for one in figures.columns:
+            estimate = one.scores[metric.name]
+            if estimate is None or not one.seconds:
+                continue
+            marks.append(Mark(one.name, (one.seconds,) * 3, _scaled(metric, estimate), _style(one, metric)))
+        title = f"{heading(metric)} by seconds a result"
+        found.append(mark_chart(title, marks, "seconds a result", "", logarithmic_x=True))
+    return found
+
+
+def _hacking(figures: Figures) -> list[str]:
+    """What a method gains by the metric that steers it, against what it gains by others that do not."""
+    found = []
+    steering = {name for one in figures.columns for name in one.optimised}
+    for reward in (metric for metric in figures.metrics if metric.name in steering):
+        for judge in (metric for metric in figures.metrics if metric.name not in steering):
+            marks = []
+            for one in figures.columns:
+                gained, judged = one.against[reward.name], one.against[judge.name]
+                if gained is not None and judged is not None and reward.name in one.optimised:
+                    marks.append(
+                        Mark(one.name, _scaled(reward, gained.difference), _scaled(judge, judged.difference))
+                    )
+            if marks:
+                marks.append(Mark(figures.baseline, (0.0,) * 3, (0.0,) * 3, "b"))
+            title = f"Gained over {figures.baseline}: {judge.title} by {reward.title}, which steers"
+            found.append(mark_chart(title, marks, f"{reward.title} gained", f"{judge.title} gained"))
+    return found
+
+
+def _sweeps(figures: Figures) -> list[str]:
+    found = []
+    families = dict.fromkeys(one.family for one in figures.columns if one.family)
+    for family in families:
+        own = [one for one in figures.columns if one.family == family]
+        names = list(own[0].swept)
+        if len(names) != 1 or not all(isinstance(one.swept[names[0]], (int, float)) for one in own):
+            continue
+        for metric in figures.metrics:
+            points = [(one.swept[names[0]], one.scores[metric.name]) for one in own]
+            drawn = sorted((x, _scaled(metric, estimate)) for x, estimate in points if estimate is not None)
+            xs = [float(x) for x, _ in drawn]
+            series = [Series("mean", xs, [values[0] for _, values in drawn], "a")]
+            series += [
+                Series(name, xs, [values[index] for _, values in drawn], "a faint")
+                for index, name in ((1, "low end of the 95% interval"), (2, "high end"))
+            ]
+            label = names[0].replace("_", " ")
+            found.append(line_chart(f"{heading(metric)} by {label}, {family}", series, x_label=label))
+    return found
+
+
+def _scaled(metric: MetricInfo, estimate: Estimate) -> tuple[float, float, float]:
+    return metric.scale * estimate.value, metric.scale * estimate.low, metric.scale * estimate.high
+
+
+def _style(one: Column, metric: MetricInfo) -> str:
+    return "b" if metric.name in one.optimised else "a"
