@@ -352,7 +352,8 @@ def _dispatch(argv: list[str]) -> int:
         return _toybox(rest)
     given = f"unknown command {command!r}" if command else "no command"
     raise SettingsError(
-        f"{given}: expected image, 3d, edit, settings, resume, export, compare, models, doctor or toybox; see `rewardsds --help`"
+        f"{given}: expected image, 3d, edit, settings, resume, export, compare, models, doctor or toybox; "
+        "see `rewardsds --help`"
     )
 
 

@@ -80,28 +80,38 @@ class Comparison:
 
     # --- what is to be made -----------------------------------------------------------------------------
 
-    def lay_out(self) -> dict[str, Cost]:
-        """Finds the cells and units of every method; returns what a result of each costs, without picking."""
-        fixed = {
-            name: one if isinstance(one := method.best_of, int) else 1
-            for name, (method, _) in self.columns.items()
-        }
+    def lay_out(self) -> dict[str, Cost | str]:
+        """Finds the cells and units of every method; returns what a result of each costs, without picking, or why that
+        cannot be measured."""
+        counts = {name: method.best_of for name, (method, _) in self.columns.items()}
+        fixed = {name: count if isinstance(count, int) else 1 for name, count in counts.items()}
         _, units = cells_and_units(self.plan, self.asked[:1], dict.fromkeys(fixed, 1))
         costs = {unit.method: self._cost(unit) for unit in units}
         self.best_of = dict(fixed)
         for name, other in counts.items():
             if isinstance(other, str):
-                afford = fixed[other] * costs[other].network_evaluations / costs[name].network_evaluations
+                own, theirs = costs[name], costs[other]
+                for method, cost in ((name, own), (other, theirs)):
+                    if isinstance(cost, str):
+                        raise SettingsError(
+                            f"best_of of {name} is {other}, but the cost of {method} is unknown: {cost}"
+                        )
+                assert isinstance(own, Cost)
+                assert isinstance(theirs, Cost)
+                afford = fixed[other] * theirs.network_evaluations / own.network_evaluations
                 self.best_of[name] = max(1, math.floor(afford + 1e-6))
         self.cells, self.units = cells_and_units(self.plan, self.asked, self.best_of)
         unique = {unit.key: unit for unit in self.units}
         self.units = list(unique.values())
         return costs
 
-    def _cost(self, unit: Unit) -> Cost:
+    def _cost(self, unit: Unit) -> Cost | str:
         known = self.notes.get(unit.key)
         if known is None:
-            known = list(measure(unit))
+            try:
+                known = list(measure(unit))
+            except (ValueError, OSError, RuntimeError) as error:
+                return " ".join(str(error).split())
             self.notes.put(unit.key, known)
         return Cost(*known)
 
@@ -115,26 +125,28 @@ class Comparison:
     def left(self) -> list[Unit]:
         return [unit for unit in self.units if not execute.is_made(unit, self.root)]
 
-    def say_what_it_costs(self, costs: Mapping[str, Cost], workers: int) -> None:
+    def say_what_it_costs(self, costs: Mapping[str, Cost | str], workers: int) -> None:
         total = 0.0
         left = {unit.key for unit in self.left()}
-        for name in self.columns:
+        for name, cost in costs.items():
+            if isinstance(cost, str):
+                say(self.console, f"{name}: what it costs is unknown: {cost}")
+                continue
             made = {
                 (one.unit.key, one.index) for cell in self.cells if cell.method == name for one in cell.made
             }
-            open_ = sum(key in left for key, _ in made)
-            total += open_ * costs[name].seconds
+            to_make = sum(key in left for key, _ in made)
+            total += to_make * cost.seconds
             each = f" each the best of {self.best_of[name]}," if self.best_of[name] > 1 else ""
-            evaluations = costs[name].network_evaluations * self.best_of[name]
             say(
                 self.console,
-                f"{name}: {len(self.asked) * len(self.plan.seed_list)} results,{each} about {evaluations:,.0f} network "
-                f"evaluations a result; {open_} of {len(made)} to be made, "
-                f"about {format_seconds(open_ * costs[name].seconds)} one after the other",
+                f"{name}: {len(self.asked) * len(self.plan.seed_list)} results,{each} about "
+                f"{cost.network_evaluations * self.best_of[name]:,.0f} network evaluations a result; {to_make} of "
+                f"{len(made)} to be made, about {format_seconds(to_make * cost.seconds)} one after the other",
             )
         many = f" with {workers} workers" if workers > 1 else ""
-        say(self.console, f"all: {len(left)} of {len(self.units)} runs to be made, about "
-                          f"{format_seconds(total / workers)}{many}")  # fmt: skip
+        took = format_seconds(total / workers)
+        say(self.console, f"all: {len(left)} of {len(self.units)} runs to be made, about {took}{many}")
 
     # --- making -----------------------------------------------------------------------------------------
 
@@ -456,7 +468,8 @@ def compare(
     """Does what a plan says, as far as it is not done; returns its figures and the files that show them.
 
     out: the plan's folder; runs/compare-<name of the plan> unless said otherwise, with the size behind it.
-    workers: processes; as many as have cores, and one on a GPU, unless said otherwise. ray: address of a Ray cluster that shares the folder, in their place; gpus: of each run there.
+    workers: processes; as many as have cores, and one on a GPU, unless said otherwise.
+    ray: address of a Ray cluster that shares the folder, in their place; gpus: of each run there.
     dry_run: only say what it costs. rescore: ask the metrics again.
 
     Raises RewardsdsError, in one line, for a plan that cannot be used, and where another process is on it.

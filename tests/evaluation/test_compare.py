@@ -1,0 +1,265 @@
+"""A real comparison on the toybox, from its plan to its report: what it makes, measures, says, and leaves alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rewardsds.cli import main
+from rewardsds.errors import RewardsdsError, RunFolderError, SettingsError
+from rewardsds.evaluation.compare import compare
+from rewardsds.evaluation.plan import read_plan
+from rewardsds.rewards.load import load_reward
+from rewardsds.runs.folder import RunFolder
+from rewardsds.scenes.pictures import read_whole_picture
+
+PLAN = """
+title: Small things
+prompts: [a red cube, a green apple]
+seeds: 2
+settings: {steps: 3}
+methods:
+  SDS: {weighting: none}
+  RewardSDS: {candidates: 2, reward: clip}
+  picked: {weighting: none, best_of: RewardSDS, picked_by: aesthetic}
+  sampling: {sampling_steps: 3}
+metrics: [clip, aesthetic, judge, r-precision, no-such-metric]
+"""
+
+
+def write_plan(folder: Path, text: str = PLAN) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file's time and size: what was written again has another."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_size)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """(plan's path, its folder, exit code) of a comparison that was made by the command."""
+    folder = tmp_path_factory.mktemp("comparison")
+    plan, out = write_plan(folder), folder / "out"
+    code = main(["compare", str(plan), "--out", str(out), "--workers", "1"])
+    return plan, out, code
+
+
+def read(out: Path) -> dict:
+    return json.loads((out / "comparison.json").read_text(encoding="utf-8"))
+
+
+def cells(out: Path) -> list[dict[str, str]]:
+    with (out / "comparison.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_method_prompt_and_seed_is_there(done):
+    _, out, _ = done
+    found = read(out)
+    assert list(found["methods"]) == ["SDS", "RewardSDS", "picked", "sampling"]
+    assert all((one["results"], one["of"]) == (4, 4) for one in found["methods"].values())
+    assert {(row["prompt"], row["seed"]) for row in cells(out)} == {
+        (prompt, seed) for prompt in ("a red cube", "a green apple") for seed in ("0", "1")
+    }
+
+
+def test_scores_are_those_of_the_pictures(done):
+    _, out, _ = done
+    clip = load_reward("clip", "cpu")
+    for row in cells(out):
+        picture, _ = read_whole_picture(out / row["result"] / row["picture"])
+        expected = float(clip(picture[None, None, None], [row["prompt"]]))
+        assert float(row["clip"]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_best_of_takes_what_its_reward_likes_best_and_costs_as_much_as_said(done):
+    _, out, _ = done
+    found = read(out)["methods"]
+    count = found["picked"]["best_of"]
+    own, other = found["picked"]["network_evaluations"], found["RewardSDS"]["network_evaluations"]
+    each = own / count
+    assert own <= other < own + each  # as many as RewardSDS' cost allows, and no more
+    aesthetic = load_reward("aesthetic", "cpu")
+    for row in cells(out):
+        if row["method"] == "picked":
+            folder = out / row["result"]
+            rivals = [name for name in RunFolder(folder).read_results()["files"] if name.endswith(".png")]
+            seed, prompt = int(row["seed"]), row["prompt"].replace(" ", "-")
+            mine = [name for name in rivals if prompt in name
+                    and seed * count <= int(Path(name).stem.split("_")[-1]) < (seed + 1) * count]  # fmt: skip
+            assert len(mine) == count
+            scores = {name: float(aesthetic(read_whole_picture(folder / name)[0][None, None, None], [""]))
+                      for name in mine}  # fmt: skip
+            assert scores[row["picture"]] == pytest.approx(max(scores.values()), abs=1e-5)
+
+
+def test_metrics_that_steered_are_marked(done):
+    _, out, _ = done
+    found = read(out)["methods"]
+    assert found["SDS"]["optimised"] == []
+    assert found["RewardSDS"]["optimised"] == ["clip", "r-precision"]  # which ranks by the same model
+    assert found["picked"]["optimised"] == ["aesthetic"]
+    assert found["sampling"]["optimised"] == []
+
+
+def test_a_metric_that_is_not_there_leaves_a_gap(done):
+    _, out, code = done
+    assert code == 1
+    found = read(out)
+    assert "no-such-metric" in found["metrics"]["no-such-metric"]["failed"]
+    assert all(one["scores"]["no-such-metric"] is None for one in found["methods"].values())
+    assert all(one["scores"]["clip"] is not None for one in found["methods"].values())
+    assert "missing: no-such-metric" in (out / "comparison.md").read_text(encoding="utf-8")
+
+
+def test_a_step_of_sampling_is_one_call_of_the_network(done):
+    _, out, _ = done
+    assert read(out)["methods"]["sampling"]["network_evaluations"] == 3 * 2  # both branches
+
+
+def test_a_batch_makes_what_single_runs_make(done, tmp_path):
+    plan_path, out, _ = done
+    plan = read_plan(plan_path)
+    row = next(row for row in cells(out) if row["method"] == "SDS" and row["seed"] == "1")
+    settings = plan.settings_of(plan.methods["SDS"], prompt=row["prompt"], seed=1, out=tmp_path / "alone")
+    from rewardsds.tasks.run import run
+
+    run(settings)
+    alone, _ = read_whole_picture(tmp_path / "alone" / "image.png")
+    together, _ = read_whole_picture(out / row["result"] / row["picture"])
+    assert float((alone - together).abs().max()) <= 2 / 255  # sums of a batch are rounded otherwise
+
+
+class Page(HTMLParser):
+    """What a page asks for, and its tables' cells."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.images = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs) -> None:
+        values = dict(attrs)
+        self.links += [values[name] for name in ("src", "href") if name in values]
+        self.images += tag == "img"
+
+
+def test_the_report_is_one_file(done):
+    _, out, _ = done
+    text = (out / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.images == 2 * 4
+    assert all(link.startswith("data:") for link in page.links)
+    for expected in ("Small things", "RewardSDS", "a green apple", "CLIPScore", "no-such-metric"):
+        assert expected in text
+
+
+def test_the_contact_sheet_has_a_row_a_prompt_and_a_column_a_method(done):
+    _, out, _ = done
+    with Image.open(out / "sheet.png") as sheet:
+        assert sheet.width == 4 * (64 + 4) + 4
+        assert sheet.height == 2 * (64 + 16 + 4) + 4
+
+
+def test_again_takes_nothing_and_changes_nothing(done, capsys):
+    plan, out, _ = done
+    before = stamps(out)
+    main(["compare", str(plan), "--out", str(out), "--workers", "1"])
+    assert stamps(out) == before
+    assert "all: 0 of" in capsys.readouterr().err
+
+
+def test_a_changed_plan_makes_only_what_is_new(done, tmp_path):
+    plan, out, _ = done
+    before = {path: stamp for path, stamp in stamps(out).items() if path.startswith("runs")}
+    more = write_plan(
+        tmp_path, PLAN.replace("metrics:", "  another: {weighting: none, guidance_scale: 5}\nmetrics:")
+    )
+    assert main(["compare", str(more), "--out", str(out), "--workers", "1"]) == 1
+    after = stamps(out)
+    assert {path: after[path] for path in before} == before
+    assert list(read(out)["methods"])[-1] == "another"
+    main(["compare", str(plan), "--out", str(out), "--workers", "1"])  # as the other tests have it
+
+
+def test_a_dry_run_only_says_what_it_costs(tmp_path, capsys):
+    plan = write_plan(tmp_path)
+    assert main(["compare", str(plan), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert not said.out
+    assert not list((tmp_path / "out").glob("runs/*"))
+    text = " ".join(said.err.split())
+    assert (
+        "SDS: 4 results, about 6 network evaluations a result" in text
+    )  # 3 steps, both branches of the guidance
+    assert "all: 4 of 4 runs to be made" in text
+
+
+def test_a_run_that_fails_leaves_the_others(tmp_path):
+    text = """
+prompts: [a red cube]
+settings: {steps: 2}
+methods:
+  SDS: {weighting: none}
+  broken: {candidates: 2, reward: "nowhere:function"}
+metrics: [judge]
+"""
+    figures, _ = compare(write_plan(tmp_path, text), tmp_path / "out", workers=1)
+    assert figures is not None
+    plain, broken = figures.columns
+    assert (plain.made, broken.made) == (1, 0)
+    assert broken.scores["judge"] is None
+    (problem,) = figures.problems
+    assert problem.startswith("broken: a red cube, seed 0: ")
+    assert "nowhere" in problem
+
+
+def test_nothing_to_report(tmp_path, monkeypatch):
+    from rewardsds.evaluation import execute
+
+    monkeypatch.setattr(
+        execute, "here", lambda units, root: (execute.Outcome(unit, 0.0, "no luck") for unit in units)
+    )
+    with pytest.raises(RewardsdsError, match=r"nothing to report: none of 1 results is finished .*no luck"):
+        compare(
+            write_plan(
+                tmp_path, "prompts: [a red cube]\nsettings: {steps: 2}\nmethods: {SDS: {weighting: none}}"
+            ),
+            tmp_path / "out",
+            workers=1,
+        )
+
+
+def test_one_process_at_a_time(tmp_path):
+    (tmp_path / "out").mkdir()
+    code = "import sys, time; from pathlib import Path; from rewardsds.runs.folder import locked\n"
+    code += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(RunFolderError, match="in use by another process"):
+            compare(write_plan(tmp_path), tmp_path / "out")
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_ray_and_workers_exclude_each_other(tmp_path):
+    with pytest.raises(SettingsError, match="give one of them"):
+        compare(write_plan(tmp_path), tmp_path / "out", workers=2, ray="local")

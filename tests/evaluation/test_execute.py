@@ -1,0 +1,194 @@
+"""Units made in worker processes and on a Ray cluster: nothing lost, nothing made twice, the same as one by one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rewardsds.evaluation.execute import Outcome, here, in_processes, is_made, make, on_ray
+from rewardsds.evaluation.plan import make_plan
+from rewardsds.evaluation.units import Unit, asked_of, cells_and_units
+from rewardsds.runs.folder import RunFolder
+
+PROMPTS = ["a red cube", "a green apple", "a blue car", "a white hat"]
+
+
+def units_of(steps: int, prompts: int, **settings) -> list[Unit]:
+    plan = make_plan({
+        "prompts": PROMPTS[:prompts], "batch": 1, "methods": {"SDS": {"weighting": "none"}},
+        "settings": {"steps": steps, "checkpoint_every": 5, **settings},
+    })  # fmt: skip
+    _, units = cells_and_units(plan, asked_of(plan, Path()), {"SDS": 1})
+    return units
+
+
+def digest(unit: Unit, root: Path) -> str:
+    return RunFolder(root / unit.folder).read_results()["scene_sha256"]
+
+
+def test_one_after_the_other(tmp_path):
+    units = units_of(2, 2)
+    outcomes = list(here(units, tmp_path))
+    assert [one.unit for one in outcomes] == units
+    assert not any(one.problem for one in outcomes)
+    assert all(is_made(unit, tmp_path) for unit in units)
+    assert digest(units[0], tmp_path) != digest(units[1], tmp_path)
+
+
+def test_what_fails_is_told_in_a_line(tmp_path):
+    (broken,) = units_of(2, 1, weighting="best-worst", reward="nowhere:function")
+    plain = broken.settings.model_copy(update={"weighting": "best-worst", "candidates": 2})
+    outcome = make(Unit("m", plain, broken.items), tmp_path)
+    assert not outcome.problem or "\n" not in outcome.problem
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    (unit,) = units_of(2, 1)
+    (tmp_path / "runs").write_text("a file where a folder should be")
+    outcome = make(unit, tmp_path)
+    assert outcome.problem
+    assert "\n" not in outcome.problem
+
+
+@pytest.mark.slow
+def test_workers_make_what_one_process_makes(tmp_path):
+    units = units_of(6, 3)
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    list(here(units, alone))
+    outcomes = list(in_processes(units, together, 2))
+    assert {one.unit.key for one in outcomes} == {unit.key for unit in units}
+    assert not any(one.problem for one in outcomes)
+    assert [digest(unit, together) for unit in units] == [digest(unit, alone) for unit in units]
+
+
+def worker_of(unit: Unit, root: Path, parent: psutil.Process, within: float = 120.0) -> psutil.Process:
+    """The process that makes a unit, once it has written a checkpoint."""
+    until = time.monotonic() + within
+    folder = RunFolder(root / unit.folder)
+    while time.monotonic() < until:
+        if list(folder.checkpoints.glob("*.safetensors")):
+            held = folder.path.resolve()
+            for child in parent.children(recursive=True):
+                try:
+                    if any(Path(f"/proc/{child.pid}/fd/{number}").resolve() == held
+                           for number in os.listdir(f"/proc/{child.pid}/fd")):  # fmt: skip
+                        return child
+                except OSError:
+                    continue
+        time.sleep(0.05)
+    raise AssertionError("no worker got as far as a checkpoint")
+
+
+def kill_one_midway(outcomes, units: list[Unit], root: Path) -> list[Outcome]:
+    """Follows the outcomes while the worker of the first unit is killed after its first checkpoint."""
+    import threading
+
+    killed: list[int] = []
+
+    def kill() -> None:
+        process = worker_of(units[0], root, psutil.Process())
+        process.kill()
+        killed.append(process.pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    found = list(outcomes)
+    thread.join()
+    assert killed
+    return found
+
+
+def assert_nothing_lost_or_doubled(found: list[Outcome], units: list[Unit], root: Path, alone: Path) -> None:
+    assert sorted(one.unit.key for one in found) == sorted(unit.key for unit in units)
+    assert [one.problem for one in found] == [""] * len(units)
+    for unit in units:
+        steps = [line["step"] for line in RunFolder(root / unit.folder).read_metrics()]
+        assert steps == list(range(unit.settings.steps))
+        assert digest(unit, root) == digest(unit, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the worker in /proc")
+def test_a_killed_worker_loses_nothing(tmp_path):
+    units = units_of(40, 3)
+    alone, root = tmp_path / "alone", tmp_path / "root"
+    list(here(units, alone))
+    found = kill_one_midway(in_processes(units, root, 2), units, root)
+    assert_nothing_lost_or_doubled(found, units, root, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the worker in /proc")
+def test_a_ray_cluster_loses_nothing_when_a_worker_is_killed(tmp_path):
+    pytest.importorskip("ray")
+    units = units_of(40, 4)
+    alone, root = tmp_path / "alone", tmp_path / "root"
+    list(here(units, alone))
+    said: list[str] = []
+    found = kill_one_midway(on_ray(units, root, "local", 0.0, said.append), units, root)
+    assert said
+    assert_nothing_lost_or_doubled(found, units, root, alone)
+
+
+PLAN = """
+prompts: [a red cube, a green apple, a blue car]
+batch: 1
+settings: {steps: 60, checkpoint_every: 5}
+methods: {SDS: {weighting: none}}
+metrics: [judge, clip]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, workers", [(signal.SIGKILL, 1), (signal.SIGTERM, 2), (signal.SIGINT, 1)])
+def test_a_stopped_comparison_goes_on(tmp_path, number: int, workers: int):
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    command = [
+        sys.executable,
+        "-m",
+        "rewardsds",
+        "compare",
+        str(tmp_path / "plan.yaml"),
+        "--workers",
+        str(workers),
+    ]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
+    process = subprocess.Popen([*command, "--out", str(broken)], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not list(broken.glob("runs/sds/*/checkpoints/*.safetensors")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number
+        assert "the same command goes on" in " ".join(said.split())
+        assert "Traceback" not in said
+    assert not (broken / "comparison.json").exists()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:  # a killed parent's workers end by themselves
+        done = subprocess.run([*command, "--out", str(broken)], capture_output=True, text=True)
+        if "in use" not in done.stderr:
+            break
+        time.sleep(1)
+    assert done.returncode == 0, done.stderr
+    for name in ("comparison.json", "comparison.md"):
+        first, second = ((folder / name).read_text() for folder in (whole, broken))
+        if name.endswith("json"):
+            first, second = (strip_seconds(json.loads(text)) for text in (first, second))
+            assert first == second
+
+
+def strip_seconds(figures: dict) -> dict:
+    for method in figures["methods"].values():
+        del method["seconds"]
+    return figures

@@ -1,0 +1,210 @@
+"""Plans: what they may say, what is told where they cannot be used, and the runs that follow from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rewardsds.errors import SettingsError
+from rewardsds.evaluation.plan import Plan, make_plan, read_plan
+from rewardsds.evaluation.units import asked_of, cells_and_units, runs_of, seeds_of
+
+PLAN = """
+title: Two methods
+prompts: [a red cube, a blue ball, a green apple]
+seeds: 2
+settings: {steps: 5}
+methods:
+  SDS: {weighting: none}
+  RewardSDS: {candidates: 3}
+baseline: SDS
+metrics: [clip, judge]
+"""
+
+
+def plan_of(text: str, tmp_path: Path, size: str | None = None) -> Plan:
+    (tmp_path / "plan.yaml").write_text(text, encoding="utf-8")
+    return read_plan(tmp_path / "plan.yaml", size)
+
+
+def make(**values) -> Plan:
+    given = {"prompts": ["a red cube", "a blue ball"], "methods": {"SDS": {"weighting": "none"}}, **values}
+    return make_plan(given)
+
+
+def units_of(plan: Plan, tmp_path: Path, **best_of: int):
+    counts = {name: best_of.get(name, 1) for name in plan.columns()}
+    return cells_and_units(plan, asked_of(plan, tmp_path), counts)
+
+
+def test_what_a_plan_says(tmp_path):
+    plan = plan_of(PLAN, tmp_path)
+    assert plan.texts() == ["a red cube", "a blue ball", "a green apple"]
+    assert (plan.first, plan.seed_list) == ("SDS", [0, 1])
+    settings = plan.settings_of(plan.methods["RewardSDS"], prompt="a red cube", seed=1)
+    assert (settings.steps, settings.candidates, settings.weighting) == (5, 3, "best-worst")
+    assert settings.threads == 1  # unless said otherwise, so that workers make what a single process makes
+
+
+def test_pictures_are_made_side_by_side(tmp_path):
+    plan = plan_of(PLAN + "batch: 4\n", tmp_path)
+    cells, units = units_of(plan, tmp_path)
+    own = [unit for unit in units if unit.method == "SDS"]
+    assert [unit.items for unit in own] == [
+        (("a red cube", 0), ("a red cube", 1), ("a blue ball", 0), ("a blue ball", 1)),
+        (("a green apple", 0), ("a green apple", 1)),
+    ]
+    # the items of a unit are those that its run makes, in the run's order
+    for unit in units:
+        assert [(text, seed) for text in unit.settings.texts for seed in unit.settings.seeds] == list(
+            unit.items
+        )
+    assert len(cells) == 12
+    for cell in cells:
+        (made,) = cell.made
+        assert made.unit.items[made.index] == (cell.asked.prompt, cell.seed)
+        assert made.unit.method == cell.method
+
+
+def test_an_estimator_is_one_prompts(tmp_path):
+    plan = make(methods={"VSD": {"loss": "vsd"}}, seeds=3, settings={"steps": 2})
+    _, units = units_of(plan, tmp_path)
+    assert [unit.items for unit in units] == [
+        (("a red cube", 0), ("a red cube", 1), ("a red cube", 2)),
+        (("a blue ball", 0), ("a blue ball", 1), ("a blue ball", 2)),
+    ]
+
+
+def test_objects_are_made_one_by_one(tmp_path):
+    plan = make(task="3d", seeds=[4, 9])
+    _, units = units_of(plan, tmp_path)
+    assert [unit.items for unit in units] == [
+        ((prompt, seed),) for prompt in ("a red cube", "a blue ball") for seed in (4, 9)
+    ]
+
+
+def test_best_of_picks_from_results_that_no_other_cell_has(tmp_path):
+    plan = make(methods={"best": {"weighting": "none", "best_of": 3}}, seeds=2)
+    cells, _ = units_of(plan, tmp_path, best=3)
+    assert seeds_of(1, 3) == [3, 4, 5]
+    seen = [(made.unit.key, made.index) for cell in cells for made in cell.made]
+    assert len(seen) == len(set(seen)) == 2 * 2 * 3
+
+
+@pytest.mark.parametrize(
+    "numbers, longest, expected",
+    [
+        ([0, 1, 2], 64, [(0, 3)]),
+        ([5, 0, 1, 7, 6], 64, [(0, 2), (5, 3)]),
+        ([0, 1, 2, 3, 4], 2, [(0, 2), (2, 2), (4, 1)]),
+    ],
+)
+def test_stretches(numbers, longest: int, expected):
+    assert runs_of(numbers, longest) == expected
+
+
+def test_a_unit_is_named_by_what_it_depends_on(tmp_path):
+    def key(**values) -> str:
+        _, units = units_of(make(**values), tmp_path)
+        return units[0].key
+
+    assert key() == key(title="another", metrics=["judge"])
+    assert len({key(), key(settings={"steps": 7}), key(seeds=2), key(prompts=["a red cube"])}) == 4
+
+
+def test_sweeps_are_taken_apart(tmp_path):
+    plan = make(
+        methods={
+            "N": {"sweep": {"candidates": [2, 4]}},
+            "of": {"sweep": {"nfsd.small": [0.1, 0.2]}, "loss": "nfsd"},
+        }
+    )
+    columns = plan.columns()
+    assert list(columns) == ["N candidates 2", "N candidates 4", "of nfsd.small 0.1", "of nfsd.small 0.2"]
+    found = [plan.settings_of(method, prompt="a red cube") for method, _ in columns.values()]
+    assert [one.candidates for one in found[:2]] == [2, 4]
+    assert [one.nfsd.small for one in found[2:]] == [0.1, 0.2]
+    assert columns["N candidates 4"][1] == {"candidates": 4}
+
+
+def test_sizes(tmp_path):
+    text = PLAN + "sizes:\n  small: {limit: 1, settings: {candidates: 2}}\n  full: {seeds: 7}\n"
+    small, full = plan_of(text, tmp_path), plan_of(text, tmp_path, "full")
+    assert (small.size, small.texts(), small.settings) == (
+        "small",
+        ["a red cube"],
+        {"steps": 5, "candidates": 2},
+    )
+    assert (full.size, full.seeds, full.limit) == ("full", 7, None)
+    with pytest.raises(SettingsError, match="no size 'huge': expected small, full"):
+        plan_of(text, tmp_path, "huge")
+
+
+def test_paths_are_relative_to_the_plan(tmp_path):
+    (tmp_path / "own.txt").write_text("a cat\na dog\n")
+    assert plan_of(PLAN.replace("[a red cube, a blue ball, a green apple]", "own.txt"), tmp_path).texts() == [
+        "a cat",
+        "a dog",
+    ]
+
+
+def test_edits(tmp_path):
+    text = """
+task: edit
+prompts: [{picture: a.png, source: a red cube, target: a blue cube}]
+methods: {DDS: {weighting: none}}
+"""
+    plan = plan_of(text, tmp_path)
+    (asked,) = asked_of(plan, tmp_path)
+    assert asked.prompt == "a blue cube"
+    assert asked.label == "a red cube → a blue cube"
+    _, (unit,) = units_of(plan, tmp_path)
+    assert unit.settings.picture == tmp_path / "a.png"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_toyboxs_own_edits(tmp_path):
+    plan = make(task="edit", prompts="toybox-edits:2")
+    first, second = asked_of(plan, tmp_path)
+    assert first.settings["picture"].is_file()
+    assert first.settings["source"] != first.prompt
+    assert asked_of(plan, tmp_path) == [first, second]
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (("metrics: [clip, judge]", "metrics: [clip, clip]"), "a metric is named twice"),
+        (("baseline: SDS", "baseline: DSS"), "baseline is 'DSS', which is no method: expected SDS, RewardSDS"),
+        (("seeds: 2", "seed: 2"), "unknown setting seed"),
+        (("seeds: 2", "seeds: [1, 1]"), "different whole numbers"),
+        (("seeds: 2", "seeds: 0"), "expected 1 to 10000"),
+        (("  RewardSDS", "  SDS"), "'SDS' is there twice"),
+        (("[a red cube, a blue ball, a green apple]", "[]"), "its list is empty"),
+        (("prompts: [a red cube, a blue ball, a green apple]", ""), "no prompts"),
+        (("[a red cube, a blue ball, a green apple]", "nowhere.txt"), "no such file"),
+        (("a blue ball", "a red cube"), "'a red cube' twice"),
+        (("{candidates: 3}", "{best_of: nobody}"), "expected a number, or another method"),
+        (("{candidates: 3}", "{candidates: 3, seed: 1}"), "which a plan gives itself"),
+        (("{candidates: 3}", "{candidats: 3}"), "method RewardSDS: unknown setting candidats"),
+        (("{candidates: 3}", "{candidates: 1}"), "method RewardSDS: candidates is 1"),
+        (("{candidates: 3}", "{sweep: {candidates: []}}"), "candidates has no values"),
+        (("title: Two methods", "task: 3d\nsettings: {steps: 2"), "cannot read the plan"),
+    ],
+)  # fmt: skip
+def test_plans_that_cannot_be_used(tmp_path, change: tuple[str, str], told: str):
+    with pytest.raises(SettingsError, match=told) as error:
+        units_of(plan_of(PLAN.replace(*change), tmp_path), tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_no_plan(tmp_path):
+    with pytest.raises(SettingsError, match="no plan"):
+        read_plan(tmp_path / "none.yaml")
+    with pytest.raises(SettingsError, match="holds no plan"):
+        plan_of("- a\n- b\n", tmp_path)
+
+
+def test_only_pictures_are_sampled():
+    with pytest.raises(SettingsError, match="samples from the prior, which makes pictures"):
+        make(task="3d", methods={"sampling": {"sampling_steps": 5}})

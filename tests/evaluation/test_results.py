@@ -1,0 +1,101 @@
+"""The figures of a comparison against values worked out by hand, and how they are written down."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from rewardsds.evaluation.metrics import Answer, MetricInfo
+
+from rewardsds.evaluation.results import Figures, Scored, as_csv, as_json, column, markdown, shown
+from rewardsds.evaluation.units import Asked, Cell
+
+SHARE = MetricInfo("judge", "Judge", unit="%", digits=1, scale=100)
+ERROR = MetricInfo("error", "Error", higher_is_better=False)
+
+
+def scored(method: str, prompt: str, seed: int, judge: float | None, problem: str = "", **values) -> Scored:
+    answers = {"judge": Answer(judge, "" if judge is not None else "not known"), "error": Answer(0.25)}
+    given = {"network_evaluations": 100.0, "seconds": 2.0, **values}
+    return Scored(
+        Cell(method, Asked(prompt, prompt), seed, ()), "runs/x", "a.png", {} if problem else answers,
+        problem=problem, **given,
+    )  # fmt: skip
+
+
+PLAIN = [
+    scored("SDS", "a | b", 0, 0.0),
+    scored("SDS", "a | b", 1, 0.5),
+    scored("SDS", "c", 0, 0.5),
+    scored("SDS", "d", 0, None),
+]
+OURS = [
+    scored("Ours", "a | b", 0, 1.0, network_evaluations=300.0),
+    scored("Ours", "a | b", 1, 1.0, network_evaluations=300.0),
+    scored("Ours", "c", 0, 0.5, network_evaluations=300.0),
+    scored("Ours", "d", 0, 0.0, problem="the disk is full"),
+]
+
+
+def figures(**values) -> Figures:
+    metrics = [SHARE, ERROR]
+    columns = [
+        column("SDS", PLAIN, None, metrics, best_of=1, optimised=()),
+        column("Ours", OURS, PLAIN, metrics, best_of=1, optimised=("judge",)),
+    ]
+    given = {
+        "title": "T", "size": "", "task": "image", "prompts": 3, "seeds": [0, 1], "baseline": "SDS",
+        "metrics": metrics, "columns": columns, "scored": [*PLAIN, *OURS], **values,
+    }  # fmt: skip
+    return Figures(**given)
+
+
+def test_means_over_prompts_whose_seeds_are_averaged_first():
+    plain, ours = figures().columns
+    assert plain.scores["judge"] is not None
+    assert plain.scores["judge"].value == pytest.approx(0.375)  # (0.25 + 0.5) / 2
+    assert plain.n == {"judge": 2, "error": 3}
+    assert (ours.made, ours.cells) == (3, 4)
+    assert ours.network_evaluations == 300.0
+
+
+def test_differences_are_paired_on_the_prompts_that_both_have():
+    _, ours = figures().columns
+    found = ours.against["judge"]
+    assert found is not None
+    assert found.difference.value == pytest.approx((0.75 + 0.0) / 2)
+    assert found.n == 2
+    assert found.wins == 0.75  # one won, one tied
+    assert ours.against["error"] is not None
+    assert ours.against["error"].difference == (0.0, 0.0, 0.0)
+
+
+def test_values_are_shown_in_their_units():
+    assert shown(SHARE, 0.123) == "12.3%"
+    assert shown(SHARE, -0.05, signed=True) == "−5.0%"
+    assert shown(ERROR, 0.5, signed=True) == "+0.500"
+
+
+def test_markdown():
+    text = markdown(figures(gaps={"hps": "no reward 'hps'"}))
+    lines = text.splitlines()
+    assert "| method | Judge | Error ↓ | network evaluations | seconds |" in lines
+    assert "| SDS | 37.5% (25.0 to 50.0) | 0.250 (0.250 to 0.250) | 100 | 2.0 |" in lines
+    (means,) = [line for line in lines if line.startswith("| Ours (3 of 4) | 75.0%")]
+    assert "†" in means
+    assert "- missing: hps: no reward 'hps'" in lines
+    assert "- missing: Ours: d, seed 0: the disk is full" in lines
+    assert text.count("†") == 3  # its mean, its difference, the footnote
+
+
+def test_a_missing_result_is_never_a_zero():
+    found = as_json(figures())["methods"]["Ours"]
+    assert (found["results"], found["of"]) == (3, 4)
+    assert found["scores"]["judge"]["value"] == pytest.approx(0.75)
+    rows = list(csv.DictReader(io.StringIO(as_csv(figures()))))
+    assert [row["judge"] for row in rows if row["prompt"] == "d"] == ["", ""]
+    assert rows[-1]["problem"] == "the disk is full"
+    assert rows[0]["prompt"] == "a | b"
+    json.dumps(as_json(figures()), allow_nan=False)
