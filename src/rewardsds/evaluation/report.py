@@ -11,11 +11,13 @@ from markupsafe import Markup
 
 from rewardsds.evaluation.metrics import MetricInfo
 from rewardsds.evaluation.results import (
+    FEWEST_PROMPTS,
     Column,
     Figures,
     cost_cells,
     heading,
     interval_text,
+    is_certain,
     mark,
     shown,
     summary,
@@ -68,6 +70,7 @@ def write_report(
             _Row(mark(one), [_difference(one, metric) for metric in figures.metrics]) for one in others
         ],
         optimised=any(one.optimised for one in figures.columns),
+        fewest=FEWEST_PROMPTS,
         charts=[Markup(chart) for chart in charts(figures) if chart],
         gaps=figures.problems,
         methods=methods,
@@ -94,7 +97,7 @@ def _difference(one: Column, metric: MetricInfo) -> _Cell:
         " †" if metric.name in one.optimised else ""
     )
     better = (found.difference.value > 0) is metric.higher_is_better
-    style = "" if not found.difference.leaves_out_zero else "better" if better else "worse"
+    style = "" if not is_certain(found) else "better" if better else "worse"
     return _Cell(value, f"{_bounds(metric, found.difference)}, {100 * found.wins:.0f}% won", style)
 
 
@@ -127,9 +130,12 @@ def _costs(figures: Figures) -> list[str]:
 def _hacking(figures: Figures) -> list[str]:
     """What a method gains by the metric that steers it, against what it gains by others that do not."""
     found = []
-    steering = {name for one in figures.columns for name in one.optimised}
+    steering = {
+        name for one in figures.columns for name in one.optimised if not name.startswith("r-precision")
+    }
+    ranked = {metric.name for metric in figures.metrics if metric.name.startswith("r-precision")}
     for reward in (metric for metric in figures.metrics if metric.name in steering):
-        for judge in (metric for metric in figures.metrics if metric.name not in steering):
+        for judge in (metric for metric in figures.metrics if metric.name not in steering | ranked):
             marks = []
             for one in figures.columns:
                 gained, judged = one.against[reward.name], one.against[judge.name]

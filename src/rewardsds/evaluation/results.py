@@ -12,6 +12,9 @@ from rewardsds.evaluation.metrics import Answer, MetricInfo
 from rewardsds.evaluation.statistics import Comparison, Estimate, by_prompt, compare, interval_of_mean
 from rewardsds.evaluation.units import Cell
 
+FEWEST_PROMPTS = 6
+"""Below, a bootstrapped interval is much too narrow, and nothing is called certain."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -159,6 +162,11 @@ def markdown(figures: Figures) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def is_certain(found: Comparison) -> bool:
+    """Whether the interval leaves out zero, of enough prompts for an interval to mean something."""
+    return found.difference.leaves_out_zero and found.n >= FEWEST_PROMPTS
+
+
 def summary(figures: Figures) -> str:
     seeds = f"{len(figures.seeds)} seed{'s' if len(figures.seeds) > 1 else ''}"
     what = {"image": "pictures", "3d": "objects", "edit": "edits"}[figures.task]
@@ -171,6 +179,10 @@ def summary(figures: Figures) -> str:
 
 def notes(figures: Figures) -> list[str]:
     lines = []
+    if figures.prompts < FEWEST_PROMPTS:
+        lines.append(
+            f"- {figures.prompts} prompts are too few for intervals that mean something: take {FEWEST_PROMPTS} or more"
+        )
     if any(one.optimised for one in figures.columns):
         lines.append("† the method was steered or picked by this metric, which therefore cannot judge it")
     lines += [f"- missing: {problem}" for problem in figures.problems]
@@ -197,7 +209,7 @@ def _difference_cell(one: Column, metric: MetricInfo) -> str:
     if found is None:
         return "–"
     text = interval_text(metric, found.difference, signed=True)
-    if found.difference.leaves_out_zero:
+    if is_certain(found):
         text = f"**{text}**"
     text = f"{text}, {100 * found.wins:.0f}% won"
     return f"{text} †" if metric.name in one.optimised else text
@@ -257,7 +269,7 @@ def as_json(figures: Figures) -> dict[str, Any]:
         "prompts": figures.prompts,
         "seeds": list(figures.seeds),
         "baseline": figures.baseline,
-        "hardware": dict(figures.hardware),
+        "hardware": dict(sorted(figures.hardware.items())),
         "metrics": {
             metric.name: {
                 "title": metric.title,

@@ -94,13 +94,10 @@ def mark_chart(
 
     xs = [scaled(value) for mark in marks for value in mark.x]
     ys = [value for mark in marks for value in mark.y]
-    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
-    if logarithmic_x:
-        x_ticks = [tick for tick in x_ticks if tick == round(tick)] or [x_ticks[0], x_ticks[-1]]
-    x_low, x_high = min(x_ticks[0], *xs), max(x_ticks[-1], *xs)
-    y_low, y_high = min(y_ticks[0], *ys), max(y_ticks[-1], *ys)
-    margin = 0.06 * (x_high - x_low)
-    x_low, x_high = x_low - margin, x_high + margin
+    x_ticks = _log_ticks(min(xs), max(xs)) if logarithmic_x else ticks(min(xs), max(xs))
+    y_ticks = ticks(min(ys), max(ys))
+    x_low, x_high = _widened(min(x_ticks[0], *xs), max(x_ticks[-1], *xs), 0.06)
+    y_low, y_high = _widened(y_ticks[0], y_ticks[-1], 0.09)  # room for names above the highest
 
     def across(x: float) -> float:
         return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
@@ -159,6 +156,20 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [i * step for i in range(first, last + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Logarithms of 1, 2 and 5 times powers of ten, from the last below `low` to the first above `high`."""
+    powers = range(math.floor(low) - 1, math.ceil(high) + 2)
+    places = [power + math.log10(m) for power in powers for m in (1, 2, 5)]
+    first = max(index for index, place in enumerate(places) if place <= low + 1e-9)
+    last = min(index for index, place in enumerate(places) if place >= high - 1e-9)
+    return places[first : max(last, first + 1) + 1]
+
+
+def _widened(low: float, high: float, share: float) -> tuple[float, float]:
+    margin = share * (high - low)
+    return low - margin, high + margin
 
 
 def smoothed(values: Sequence[float], share: float = 0.05) -> list[float]:
