@@ -305,7 +305,7 @@ class Comparison:
             columns=columns,
             scored=scored,
             gaps=metrics.gaps,
-            hardware=self.notes.get("hardware") or {},
+            hardware=dict(sorted((self.notes.get("hardware") or {}).items())),
         )
 
     def _steered_by(self, name: str, method: Method) -> tuple[str, ...]:

@@ -269,7 +269,7 @@ def as_json(figures: Figures) -> dict[str, Any]:
         "prompts": figures.prompts,
         "seeds": list(figures.seeds),
         "baseline": figures.baseline,
-        "hardware": dict(sorted(figures.hardware.items())),
+        "hardware": dict(figures.hardware),
         "metrics": {
             metric.name: {
                 "title": metric.title,
