@@ -20,7 +20,7 @@ from rewardsds.catalogue import Recipe
 from rewardsds.errors import RewardsdsError, SettingsError, describe_os_error, describe_validation
 from rewardsds.runs.settings import over, read_yaml
 from rewardsds.scenes.mesh.settings import MeshExportSettings
-from rewardsds.scenes.settings import TurntableSettings
+from rewardsds.scenes.settings import ExportFormat, TurntableSettings
 from rewardsds.tasks.presets import PRESETS, PresetName, preset
 from rewardsds.tasks.settings import (
     TASKS,
@@ -189,7 +189,7 @@ class Export:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder; of a run that was stopped, its newest checkpoint is taken."""
-    to: Literal["glb", "obj", "ply", "splat", "mp4", "gif", "png", "html"]
+    to: ExportFormat
     """glb, obj: textured mesh; html: a page that shows it in 3D; ply, splat: Gaussians; mp4, gif, png: pictures."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """None: RUN/object.*, or RUN/turntable.* and RUN/views.png."""

@@ -67,6 +67,13 @@ class Object3D(ABC):
         are drawn from generators[0]. background: a plain colour instead of the scene's own.
         """
 
+    def groups_and_views(self, cameras: Cameras | None) -> tuple[Cameras, int, int]:
+        """The cameras of a render, G and V. Raises ValueError for those of another batch shape than (G, V)."""
+        if cameras is None or len(cameras.batch_shape) != 2:
+            shape = None if cameras is None else tuple(cameras.batch_shape)
+            raise ValueError(f"an object is rendered from cameras of batch shape (G, V), got {shape}")
+        return cameras, *cameras.batch_shape
+
     def render_images(self, cameras: Cameras, size: int, background: Colour | None = None) -> Tensor:
         """Images (G, V, 3, size, size) clamped to [0, 1], on the evaluation background, without gradient."""
         with torch.no_grad():

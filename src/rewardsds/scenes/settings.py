@@ -8,6 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+ExportFormat = Literal["glb", "obj", "ply", "splat", "mp4", "gif", "png", "html"]
+"""Files that an object is exported to."""
+
 
 class CameraSettings(BaseModel):
     """The cameras of a step, and the size of their pictures.

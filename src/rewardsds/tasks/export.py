@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
 
 from rich.console import Console
 
@@ -22,17 +21,15 @@ from rewardsds.scenes.mesh.make import make_mesh
 from rewardsds.scenes.mesh.settings import MeshExportSettings
 from rewardsds.scenes.mesh.viewer import write_html
 from rewardsds.scenes.object3d import Object3D
-from rewardsds.scenes.settings import TurntableSettings
+from rewardsds.scenes.settings import ExportFormat, TurntableSettings
 from rewardsds.tasks.objects import load_objects, read_run
 
-Format = Literal["glb", "obj", "ply", "splat", "mp4", "gif", "png", "html"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-PICTURES: tuple[Format, ...] = ("mp4", "gif", "png")
+PICTURES: tuple[ExportFormat, ...] = ("mp4", "gif", "png")
 
 
 def export(
     run: Path,
-    to: Format,
+    to: ExportFormat,
     out: Path | None = None,
     *,
     force: bool = False,
@@ -67,7 +64,7 @@ def export(
     return targets
 
 
-def write_pictures(one: Object3D, to: Format, path: Path, look: TurntableSettings) -> None:
+def write_pictures(one: Object3D, to: ExportFormat, path: Path, look: TurntableSettings) -> None:
     frames = look.views if to == "png" else look.frames
     cameras = turntable_cameras(
         frames, look.elevation, look.field_of_view, look.relative_distance, look.azimuth
@@ -82,7 +79,9 @@ def write_pictures(one: Object3D, to: Format, path: Path, look: TurntableSetting
         write_contact_sheet(images, path, columns=4, captions=degrees)
 
 
-def write_object(one: Object3D, to: Format, path: Path, settings: MeshExportSettings, title: str) -> None:
+def write_object(
+    one: Object3D, to: ExportFormat, path: Path, settings: MeshExportSettings, title: str
+) -> None:
     if to in ("ply", "splat") and isinstance(one, GaussianScene):
         one.export_ply(path) if to == "ply" else one.export_splat(path)
         return
@@ -99,7 +98,7 @@ def write_object(one: Object3D, to: Format, path: Path, settings: MeshExportSett
         write_html(mesh, path, title)
 
 
-def _default_name(to: Format) -> str:
+def _default_name(to: ExportFormat) -> str:
     return {"png": "views", "mp4": "turntable", "gif": "turntable"}.get(to, "object")
 
 

@@ -171,10 +171,7 @@ class GaussianScene(Object3D):
         In pictures larger than the training resolution the splats' blur grows in proportion, so that they show what was
         trained, only with more pixels. One background colour is drawn for all views of a group.
         """
-        if cameras is None or len(cameras.batch_shape) != 2:
-            shape = None if cameras is None else tuple(cameras.batch_shape)
-            raise ValueError(f"a Gaussian scene is rendered from cameras of batch shape (G, V), got {shape}")
-        groups, views = cameras.batch_shape
+        cameras, groups, views = self.groups_and_views(cameras)
         size = size or self.resolution
         viewmats = cameras.opencv_world_to_camera().flatten(0, 1).to(self.device)
         behind = torch.stack([self.plain_background(generators, background) for _ in range(groups)])

@@ -84,10 +84,7 @@ class MeshScene(Object3D):
 
         The gradient reaches the texture alone. One background colour is drawn for all views of a group.
         """
-        if cameras is None or len(cameras.batch_shape) != 2:
-            shape = None if cameras is None else tuple(cameras.batch_shape)
-            raise ValueError(f"a mesh is rendered from cameras of batch shape (G, V), got {shape}")
-        groups, views = cameras.batch_shape
+        cameras, groups, views = self.groups_and_views(cameras)
         fine = (size or self.resolution) * self.settings.supersampling
         behind = torch.stack([self.plain_background(generators, background) for _ in range(groups)])
         flat = Cameras(cameras.camera_to_world.flatten(0, 1), cameras.field_of_view.flatten())

@@ -73,10 +73,7 @@ class NeRFScene(Object3D):
         background may be replaced, and `penalty` (G,) holds the regularisers; otherwise nothing is drawn. A given
         background replaces the environment too.
         """
-        if cameras is None or len(cameras.batch_shape) != 2:
-            shape = None if cameras is None else tuple(cameras.batch_shape)
-            raise ValueError(f"a NeRF scene is rendered from cameras of batch shape (G, V), got {shape}")
-        groups, views = cameras.batch_shape
+        cameras, groups, views = self.groups_and_views(cameras)
         size = size or self.resolution
         cameras = cameras.to(self.device)
         origins, directions = (rays.flatten(0, -2) for rays in cameras.rays(size, size))
