@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from rewardsds.catalogue import Recipe
 from rewardsds.errors import RewardsdsError, SettingsError, describe_os_error, describe_validation
+from rewardsds.prompts import read_prompts
 from rewardsds.runs.settings import read_yaml
 from rewardsds.scenes.mesh.settings import MeshExportSettings
 from rewardsds.scenes.settings import TurntableSettings
@@ -350,7 +351,7 @@ def _given_values(task: type[DistillationSettings], argv: Sequence[str]) -> dict
     prompts = _option(argv, "--prompts")
     if prompts is not None and "prompts" in task.model_fields:
         values.pop("prompt", None)
-        values["prompts"] = _read_prompts(Path(prompts))
+        values["prompts"] = read_prompts(Path(prompts))
     return values
 
 
@@ -382,20 +383,6 @@ def _settings_from_file(kind: type[DistillationSettings], path: Path) -> dict[st
     if task != kind.task:
         raise SettingsError(f"{path} holds settings of task {task}: use `rewardsds {task} --config {path}`")
     return values
-
-
-def _read_prompts(path: Path) -> list[str]:
-    """Lines of a text file that are neither empty nor comments (#)."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise SettingsError(f"no file of prompts {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the prompts in {path}: {error}") from None
-    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not prompts:
-        raise SettingsError(f"{path} holds no prompts: expected one a line")
-    return prompts
 
 
 def _with_gaps(kind: type[DistillationSettings], values: dict[str, Any]) -> DistillationSettings:
