@@ -27,6 +27,7 @@ from rewardsds.tasks.settings import (
     TASKS,
     DistillationSettings,
     EditSettings,
+    GraderSettings,
     TextTo3DSettings,
     TextToImageSettings,
 )
@@ -46,6 +47,7 @@ commands:
   settings TASK           all settings of image, 3d or edit with their meaning, as a file for --config
   resume RUN              continue a run that was stopped; the result is the same to the bit
   export RUN --to FORMAT  a 3D object as glb, obj, ply, splat, mp4, gif, png or html
+  score PATH…             pictures and runs against their prompts, by rewards, judges and measures of 3D
   models list             pretrained models that are known by name; also models fetch, convert and check
   doctor                  the machine, the models that are there, what fits, and what to run
   toybox show PROMPT      true pictures of a prompt from the world that the embedded prior was trained on
@@ -200,6 +202,44 @@ class Export:
 
 
 @dataclass
+class Score:
+    """Score pictures and runs against their prompts, by any set of metrics."""
+
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH…")] = ()
+    """Pictures, folders of pictures, run folders, folders with runs below."""
+    metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME…")] = (
+        "clip",
+        "aesthetic",
+        "image-reward",
+        "judge",
+    )
+    """Any reward (see `rewardsds settings image`); judge, judge-probability, judge-all-right (the toybox's);
+    r-precision, r-precision:CLIP; of 3D runs reprojection-error, back-as-front, fronts."""
+    prompts: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Prompts of pictures that belong to no run: JSON, CSV, or text with one a line. None: their names are read."""
+    views: int = 10
+    """Pictures of an object."""
+    view_kind: Literal["random", "even"] = "random"
+    """From where: random, 0 to 30° high, or evenly around."""
+    seed: int = 0
+    """Other seeds see objects from other random places."""
+    size: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
+    """Of an object's pictures. None: 64 of the toybox's, else the run's video_size."""
+    distractors: Annotated[str | None, tyro.conf.arg(metavar="SET|FILE")] = None
+    """Further prompts that r-precision ranks: toybox-test, toybox-validation, or a file as --prompts takes it."""
+    group: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME…")] = ()
+    """Names of the table's rows: one for all, or one a PATH. Without: a PATH is a row, and of runs that lie deeper
+    the first folder below it."""
+    out: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE…")] = ()
+    """Files to write: .json and .csv have every entry, .md the table."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    force: bool = False
+    """Replace files that exist."""
+    grader: GraderSettings = field(default_factory=GraderSettings)
+
+
+@dataclass
 class Show:
     """Write a contact sheet of true scenes for a prompt."""
 
@@ -310,6 +350,8 @@ def _dispatch(argv: list[str]) -> int:
         given = (made.run, made.to, made.out)
         print(*export(*given, force=made.force, turntable=made.turntable, mesh=made.mesh), sep="\n")
         return 0
+    if command == "score":
+        return _score(rest)
     if command == "models":
         return _models(rest)
     if command == "doctor":
@@ -322,7 +364,8 @@ def _dispatch(argv: list[str]) -> int:
         return _toybox(rest)
     given = f"unknown command {command!r}" if command else "no command"
     raise SettingsError(
-        f"{given}: expected image, 3d, edit, settings, resume, export, models, doctor or toybox; see `rewardsds --help`"
+        f"{given}: expected image, 3d, edit, settings, resume, export, score, models, doctor or toybox; "
+        "see `rewardsds --help`"
     )
 
 
@@ -417,6 +460,35 @@ def _show(result: RunResult) -> int:
     for path in result.files:
         print(path)
     return 0
+
+
+def _score(argv: list[str]) -> int:
+    """The table on standard output; 1 where something could not be scored, after all else was."""
+    made = _parse(Score, argv, "rewardsds score")
+    from rewardsds.evaluation.prompt_files import prompts_of
+    from rewardsds.evaluation.score import score
+    from rewardsds.evaluation.tables import check_files, write_files
+    from rewardsds.tasks.parts import grader_options
+
+    check_files(made.out, made.force)
+    sheet = score(
+        made.paths,
+        made.metrics,
+        prompts=made.prompts,
+        groups=made.group,
+        views=made.views,
+        view_kind=made.view_kind,
+        seed=made.seed,
+        size=made.size,
+        distractors=[] if made.distractors is None else prompts_of(made.distractors),
+        device=made.device,
+        grader=grader_options(made.grader),
+    )
+    try:
+        write_files(made.out, {".json": sheet.to_json, ".csv": sheet.to_csv, ".md": sheet.to_markdown})
+    finally:  # what was measured is shown also where it cannot be written
+        print(sheet.to_markdown(), end="")
+    return 0 if sheet.is_whole else 1
 
 
 def _models(argv: list[str]) -> int:
