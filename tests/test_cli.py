@@ -111,7 +111,7 @@ def test_help_needs_no_heavy_library(tmp_path: Path) -> None:
     heavy = ("torch", "diffusers", "transformers", "numba", "matplotlib", "scipy")
     code = (
         "import sys; from rewardsds.cli import main\n"
-        "for words in ('--help', '3d --help', 'image x --candidates 1', '--version'):\n"
+        "for words in ('--help', '3d --help', 'score --help', 'image x --candidates 1', '--version'):\n"
         "    main(words.split())\n"
         f"assert not (loaded := [name for name in {heavy} if name in sys.modules]), loaded\n"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -198,7 +198,7 @@ class ScoreSheet:
                 f"{', '.join(foreign)}: the toybox's, which have seen its toys alone; not all runs are of them."
             )
         notes += [
-            f"{info.title}: {self.failed[info.name]}" for info in self.metrics if info.name in self.failed
+            f"{info.name}: {self.failed[info.name]}" for info in self.metrics if info.name in self.failed
         ]
         for info in self.metrics:
             answers = [row.answers[info.name] for row in self.rows if info.name in row.answers]
@@ -289,7 +289,7 @@ def score(
         if whys:
             failed[name] = f"failed on {len(whys)} of {len(rows)} entries: {_counted(whys)}"
     shown = [ready[info.name].info if info.name in ready else info for info in infos]
-    return ScoreSheet(shown, rows, {name: failed[name] for name in metrics if name in failed})
+    return ScoreSheet(_told_apart(shown), rows, {name: failed[name] for name in metrics if name in failed})
 
 
 def _infos(metrics: Sequence[str]) -> list[MetricInfo]:
@@ -299,6 +299,12 @@ def _infos(metrics: Sequence[str]) -> list[MetricInfo]:
         if name in metrics[:index]:
             raise SettingsError(f"the metric {name} is named twice")
     return [metric_info(name) for name in metrics]
+
+
+def _told_apart(infos: Sequence[MetricInfo]) -> list[MetricInfo]:
+    """Metrics of the same title are shown by their names."""
+    count = Counter(info.title for info in infos)
+    return [replace(info, title=info.name) if count[info.title] > 1 else info for info in infos]
 
 
 def _check(views: int, view_kind: str, seed: int, size: int | None) -> None:
