@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from painted import paint
 
-from rewardsds.cli import main
+from rewardsds.cli import Score, main
 from rewardsds.errors import SettingsError
 from rewardsds.evaluation import score as module
-from rewardsds.evaluation.metrics import metric_info
+from rewardsds.evaluation.metrics import DEFAULT_METRICS, metric_info
 from rewardsds.evaluation.score import score
 from rewardsds.evaluation.statistics import interval_of_mean
+from rewardsds.evaluation.views import VIEWS
 
 ROOT = Path(__file__).parents[2]
 
@@ -238,6 +239,11 @@ def test_the_command_ends_with_1_after_everything_was_written(
     assert "- ours/00001.png: its name says no prompt" in told.out
     assert told.err == ""
     assert len(Path("s.csv").read_text().splitlines()) == 5
+
+
+def test_the_commands_defaults_are_those_in_code() -> None:
+    """It names them itself, since it must not import what is heavy."""
+    assert (Score().metrics, Score().views) == (DEFAULT_METRICS, VIEWS)
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,8 @@ def load_metric(
 
 def is_optimised(name: str, rewards: Sequence[str]) -> bool:
     """Whether a metric was one of a run's rewards, or ranks by the model of one, so that it can no longer judge it."""
+    if not rewards:
+        return False
     kind, _, source = name.partition(":")
     own = (source or "clip") if kind == R_PRECISION else name
     return _canonical(own) in {_canonical(reward) for reward in rewards}
