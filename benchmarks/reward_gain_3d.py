@@ -29,11 +29,11 @@ from paired import compare, table
 from record import write_record
 from rewardsds.evaluation.consistency import reprojection_error
 from rewardsds.evaluation.janus import measure_janus
+from rewardsds.evaluation.views import VIEWS, held_out_views
 from rewardsds.priors.load import load_prior
 from rewardsds.rewards.base import Reward
 from rewardsds.rewards.load import load_reward
 from rewardsds.runs.folder import RunFolder
-from rewardsds.scenes.cameras import Cameras, orbit
 from rewardsds.scenes.export import render_turntable, turntable_cameras, write_contact_sheet
 from rewardsds.scenes.object3d import Object3D
 from rewardsds.tasks.objects import load_objects
@@ -43,7 +43,6 @@ from rewardsds.toybox.captions import benchmark_prompts, known_kinds
 from rewardsds.toybox.judge import Judge, load_judge
 from rewardsds.toybox.view_judge import ViewJudge, load_view_judge
 
-VIEWS = 10
 QUIET = Console(file=io.StringIO())
 
 
@@ -171,15 +170,6 @@ def measured(
         "seconds a run": result["seconds"],
         "network evaluations a run": result["network_evaluations"],
     }
-
-
-def held_out_views(seed: int) -> Cameras:
-    """(1, VIEWS) random cameras, the same for all methods."""
-    g = torch.Generator().manual_seed(1_000_003 + seed)
-    azimuth = 2 * math.pi * torch.rand((1, VIEWS), generator=g)
-    elevation = torch.deg2rad(30 * torch.rand((1, VIEWS), generator=g))
-    fov = torch.tensor(math.radians(40.0))
-    return orbit(azimuth, elevation, 1 / torch.tan(0.5 * fov), fov)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def test_help_needs_no_heavy_library(tmp_path: Path) -> None:
     heavy = ("torch", "diffusers", "transformers", "numba", "matplotlib", "scipy")
     code = (
         "import sys; from rewardsds.cli import main\n"
-        "for words in ('--help', '3d --help', 'image x --candidates 1', '--version'):\n"
+        "for words in ('--help', '3d --help', 'score --help', 'image x --candidates 1', '--version'):\n"
         "    main(words.split())\n"
         f"assert not (loaded := [name for name in {heavy} if name in sys.modules]), loaded\n"
     )
@@ -237,7 +237,7 @@ def test_more_prompts_than_memory_holds_are_refused_before_they_start(
 @pytest.mark.parametrize(
     "content, arguments, told",
     [
-        (None, [], "no file of prompts"),
+        (None, [], "there is no such file; expected a file"),
         ("", [], "holds no prompts"),
         ("# nothing\n\n", [], "holds no prompts"),
         ("a red apple\n", ["a green car"], "one of them is enough"),

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from rewardsds.catalogue import Recipe
 from rewardsds.errors import RewardsdsError, SettingsError, describe_os_error, describe_validation
+from rewardsds.evaluation.prompt_sets import read_prompts
 from rewardsds.runs.settings import over, read_yaml
 from rewardsds.scenes.mesh.settings import MeshExportSettings
 from rewardsds.scenes.settings import ExportFormat, TurntableSettings
@@ -26,6 +27,7 @@ from rewardsds.tasks.settings import (
     TASKS,
     DistillationSettings,
     EditSettings,
+    GraderSettings,
     TextTo3DSettings,
     TextToImageSettings,
 )
@@ -45,6 +47,7 @@ commands:
   settings TASK           all settings of image, 3d or edit with their meaning, as a file for --config
   resume RUN              continue a run that was stopped; the result is the same to the bit
   export RUN --to FORMAT  a 3D object as glb, obj, ply, splat, mp4, gif, png or html
+  score PATH…             pictures and runs against their prompts, by rewards, judges and measures of 3D
   compare PLAN            methods × prompts × seeds, from a plan to tables, plots and a report
   models list             pretrained models that are known by name; also models fetch, convert and check
   doctor                  the machine, the models that are there, what fits, and what to run
@@ -141,8 +144,9 @@ class MakeImage:
 
     settings: Annotated[TextToImageSettings, Flat]
     make: Annotated[Make, Flat] = field(default_factory=Make)
-    prompts: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Text file in place of PROMPT, one prompt a line: all are made side by side, each as it would be alone."""
+    prompts: Annotated[str | None, tyro.conf.arg(metavar="SET|FILE")] = None
+    """In place of PROMPT: a set such as toybox:test:8, or a file, for example of text with one prompt a line; all are
+    made side by side, each as it would be alone."""
 
 
 @dataclass
@@ -225,6 +229,44 @@ class Compare:
             raise SettingsError(f"workers is {self.workers}: expected 1 to 1024")
         if not 0 <= self.gpus <= 64:
             raise SettingsError(f"gpus is {self.gpus}: expected 0 to 64")
+
+
+@dataclass
+class Score:
+    """Score pictures and runs against their prompts, by any set of metrics."""
+
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH…")] = ()
+    """Pictures, folders of pictures, run folders, folders with runs below."""
+    metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME…")] = (
+        "clip",
+        "aesthetic",
+        "image-reward",
+        "judge",
+    )
+    """Any reward (see `rewardsds settings image`); judge, judge-probability, judge-all-right (the toybox's);
+    r-precision, r-precision:CLIP; of 3D runs reprojection-error, back-as-front, fronts."""
+    prompts: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Prompts of pictures that belong to no run: JSON, CSV, or text with one a line. None: their names are read."""
+    views: int = 10
+    """Pictures of an object."""
+    view_kind: Literal["random", "even"] = "random"
+    """From where: random, 0 to 30° high, or evenly around."""
+    seed: int = 0
+    """Other seeds see objects from other random places."""
+    size: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
+    """Of an object's pictures. None: 64 of the toybox's, else the run's video_size."""
+    distractors: Annotated[str | None, tyro.conf.arg(metavar="SET|FILE")] = None
+    """Further prompts that r-precision ranks: a set such as toybox:test:128, or a file."""
+    group: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME…")] = ()
+    """Names of the table's rows: one for all, or one a PATH. Without: a PATH is a row, and of runs that lie deeper
+    the first folder below it."""
+    out: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE…")] = ()
+    """Files to write: .json and .csv have every entry, .md the table."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    force: bool = False
+    """Replace files that exist."""
+    grader: GraderSettings = field(default_factory=GraderSettings)
 
 
 @dataclass
@@ -338,6 +380,8 @@ def _dispatch(argv: list[str]) -> int:
         given = (made.run, made.to, made.out)
         print(*export(*given, force=made.force, turntable=made.turntable, mesh=made.mesh), sep="\n")
         return 0
+    if command == "score":
+        return _score(rest)
     if command == "compare":
         return _compare(rest)
     if command == "models":
@@ -352,7 +396,7 @@ def _dispatch(argv: list[str]) -> int:
         return _toybox(rest)
     given = f"unknown command {command!r}" if command else "no command"
     raise SettingsError(
-        f"{given}: expected image, 3d, edit, settings, resume, export, compare, models, doctor or toybox; "
+        f"{given}: expected image, 3d, edit, settings, resume, export, score, compare, models, doctor or toybox; "
         "see `rewardsds --help`"
     )
 
@@ -382,7 +426,7 @@ def _given_values(task: type[DistillationSettings], argv: Sequence[str]) -> dict
     prompts = _option(argv, "--prompts")
     if prompts is not None and "prompts" in task.model_fields:
         values.pop("prompt", None)
-        values["prompts"] = _read_prompts(Path(prompts))
+        values["prompts"] = read_prompts(prompts)
     return values
 
 
@@ -402,20 +446,6 @@ def _settings_from_file(kind: type[DistillationSettings], path: Path) -> dict[st
     if task != kind.task:
         raise SettingsError(f"{path} holds settings of task {task}: use `rewardsds {task} --config {path}`")
     return values
-
-
-def _read_prompts(path: Path) -> list[str]:
-    """Lines of a text file that are neither empty nor comments (#)."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise SettingsError(f"no file of prompts {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the prompts in {path}: {error}") from None
-    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not prompts:
-        raise SettingsError(f"{path} holds no prompts: expected one a line")
-    return prompts
 
 
 def _with_gaps(kind: type[DistillationSettings], values: dict[str, Any]) -> DistillationSettings:
@@ -468,6 +498,34 @@ def _compare(argv: list[str]) -> int:
     )
     print(*files, sep="\n", end="\n" if files else "")
     return 1 if figures is not None and figures.problems else 0
+
+
+def _score(argv: list[str]) -> int:
+    """The table on standard output; 1 where something could not be scored, after all else was."""
+    made = _parse(Score, argv, "rewardsds score")
+    from rewardsds.evaluation.score import score
+    from rewardsds.evaluation.tables import check_files, write_files
+    from rewardsds.tasks.parts import grader_options
+
+    check_files(made.out, made.force)
+    sheet = score(
+        made.paths,
+        made.metrics,
+        prompts=made.prompts,
+        groups=made.group,
+        views=made.views,
+        view_kind=made.view_kind,
+        seed=made.seed,
+        size=made.size,
+        distractors=[] if made.distractors is None else read_prompts(made.distractors),
+        device=made.device,
+        grader=grader_options(made.grader),
+    )
+    try:
+        write_files(made.out, {".json": sheet.to_json, ".csv": sheet.to_csv, ".md": sheet.to_markdown})
+    finally:  # what was measured is shown also where it cannot be written
+        print(sheet.to_markdown(), end="")
+    return 0 if sheet.is_whole else 1
 
 
 def _models(argv: list[str]) -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+
+from rewardsds.errors import SettingsError
 
 Texts = Sequence[str] | Sequence[Sequence[str]]
 """A text for each of B items; or V texts for each, one a view (view-dependent prompts)."""
@@ -16,3 +19,17 @@ def per_view(texts: Texts) -> bool:
 def with_ending(texts: Texts, ending: str) -> Texts:
     """Every text, with words put after it."""
     return [text + ending if isinstance(text, str) else [one + ending for one in text] for text in texts]  # pyright: ignore[reportReturnType]
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file that are neither empty nor comments (#). Raises SettingsError where there are none."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise SettingsError(f"no file of prompts {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the prompts in {path}: {error}") from None
+    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not prompts:
+        raise SettingsError(f"{path} holds no prompts: expected one a line")
+    return prompts

@@ -154,8 +154,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs) -> None:
-        values = dict(attrs)
-        self.links += [values[name] for name in ("src", "href") if name in values]
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
         self.images += tag == "img"
 
 

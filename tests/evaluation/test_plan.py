@@ -9,6 +9,7 @@ import pytest
 from rewardsds.errors import SettingsError
 from rewardsds.evaluation.plan import Plan, make_plan, read_plan
 from rewardsds.evaluation.units import asked_of, cells_and_units, runs_of, seeds_of
+from rewardsds.tasks.settings import TextToImageSettings
 
 PLAN = """
 title: Two methods
@@ -57,6 +58,7 @@ def test_pictures_are_made_side_by_side(tmp_path):
     ]
     # the items of a unit are those that its run makes, in the run's order
     for unit in units:
+        assert isinstance(unit.settings, TextToImageSettings)
         assert [(text, seed) for text in unit.settings.texts for seed in unit.settings.seeds] == list(
             unit.items
         )
@@ -124,7 +126,7 @@ def test_sweeps_are_taken_apart(tmp_path):
     assert list(columns) == ["N candidates 2", "N candidates 4", "of nfsd.small 0.1", "of nfsd.small 0.2"]
     found = [plan.settings_of(method, prompt="a red cube") for method, _ in columns.values()]
     assert [one.candidates for one in found[:2]] == [2, 4]
-    assert [one.nfsd.small for one in found[2:]] == [0.1, 0.2]
+    assert [one.model_dump()["nfsd"]["small"] for one in found[2:]] == [0.1, 0.2]
     assert columns["N candidates 4"][1] == {"candidates": 4}
 
 

@@ -51,7 +51,7 @@ def test_kinds_of_the_embedded_prior_without_loading_it():
 @pytest.mark.parametrize(
     "name, text, expected",
     [
-        ("t3bench.txt", "\ufeffA cat\n\n# a comment\n  A  dog  \nA cat\n", ["A cat", "A dog"]),
+        ("t3bench.txt", "\ufeffA cat\n\n# a comment\n  A  dog  \nA cat\n", ["A cat", "A dog", "A cat"]),
         (
             "drawbench.csv",
             DRAWBENCH,
@@ -97,7 +97,7 @@ def test_files_without_prompts(tmp_path, name: str, text: str, told: str):
 
 def test_what_is_no_text(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(SettingsError, match="no text in UTF-8"):
+    with pytest.raises(SettingsError, match="cannot read the prompts"):
         read_prompts(tmp_path / "a.txt")
     with pytest.raises(SettingsError, match="cannot read the prompts"):
         read_prompts(tmp_path)

@@ -155,8 +155,8 @@ class Comparison:
         problems: dict[str, str] = {}
         for index, outcome in enumerate(outcomes, start=1):
             unit = outcome.unit
-            more = f" and {len(unit.items) - 1} more" if len(unit.items) > 1 else ""
-            prompt, seed = unit.items[0]
+            (prompt, seed), *others = unit.items
+            more = f" and {len(others)} more" if others else ""
             how = f"failed: {outcome.problem}" if outcome.problem else format_seconds(outcome.seconds)
             say(self.console, f"[{index}/{count}] {unit.method}: {prompt}, seed {seed}{more}: {how}")
             if outcome.problem:
@@ -192,7 +192,7 @@ class Comparison:
             evaluations += results["network_evaluations"] / len(made.unit.items)
             seconds += results["seconds"] / len(made.unit.items)
         try:
-            chosen = picker.pick(cell) if len(cell.made) > 1 else cell.made[0]
+            chosen = picker.pick(cell)
         except (ValueError, OSError) as error:
             return _Placed(cell, None, evaluations, seconds, f"nothing could be picked: {error}")
         return _Placed(cell, chosen, evaluations, seconds)
@@ -207,7 +207,11 @@ class Comparison:
                     asked.setdefault(index, []).append(name)
                 else:
                     found[index][name] = Answer(*known)
-        entries = {index: self.entry_of(part[index].cell, part[index].made) for index in asked}
+        entries = {
+            index: self.entry_of(one.cell, one.made)
+            for index, one in enumerate(part)
+            if index in asked and one.made is not None
+        }
         look = Look(self.plan.views, self.plan.view_kind)
         seen = dict(zip(entries, look_at(list(entries.values()), look), strict=True))
         for name in metrics.names:
@@ -364,6 +368,9 @@ class _Picker:
         self._rewards: dict[str, Any] = {}
 
     def pick(self, cell: Cell) -> Made:
+        first, *others = cell.made
+        if not others:
+            return first
         comparison = self.comparison
         method, _ = comparison.columns[cell.method]
         settings = cell.made[0].unit.settings

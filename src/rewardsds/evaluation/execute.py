@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import multiprocessing
 import signal
 import threading
@@ -176,7 +177,7 @@ def _connected(address: str) -> Any:
         ray.init(
             address=None if address == "local" else address,
             log_to_driver=False,
-            logging_level="error",
+            logging_level=logging.ERROR,
             configure_logging=threading.current_thread() is threading.main_thread(),
             include_dashboard=False if address == "local" else None,
         )

@@ -26,7 +26,8 @@ def measure_janus(
     one: Object3D, judge: ViewJudge, views: int = 24, size: int = 64, elevation: float = 15.0
 ) -> Janus:
     """Asks the judge all around an object; `views` must be even."""
-    images = render_turntable(one.render_images, turntable_cameras(views, elevation), size)
+    cameras = turntable_cameras(views, elevation).to(one.device)
+    images = render_turntable(one.render_images, cameras, size)
     return from_sides(judge.probabilities(images))
 
 

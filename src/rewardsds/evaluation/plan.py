@@ -198,7 +198,7 @@ class Plan(Settings):
     def texts(self) -> list[str]:
         """The prompts of a plan that makes from texts. Raises SettingsError for files and sets that are not there."""
         if isinstance(self.prompts, str):
-            found = read_prompts(self.prompts)
+            found = list(dict.fromkeys(read_prompts(self.prompts)))
         else:
             found = [prompt for prompt in self.prompts if isinstance(prompt, str)]
         if not found:

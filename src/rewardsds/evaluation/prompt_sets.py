@@ -17,9 +17,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rewardsds.errors import SettingsError, describe_os_error
+from rewardsds.prompts import read_lines
 
 PAPER = (
     "A basketball player dunking a basketball",
@@ -56,7 +57,7 @@ _TOYBOX = re.compile(r"toybox:(?P<split>\w+)(?::(?P<count>\d+))?")
 
 
 def read_prompts(source: str | Path) -> list[str]:
-    """The prompts of a set or a file, in its order, each once. Raises SettingsError, in one line, for what is neither.
+    """The prompts of a set or a file, in its order. Raises SettingsError, in one line, for what is neither.
 
     Of COCO's captions, of which a picture has about five, the first of each picture is taken.
     """
@@ -64,11 +65,10 @@ def read_prompts(source: str | Path) -> list[str]:
     if named is not None:
         return named
     path = Path(source)
-    prompts = [" ".join(prompt.split()) for prompt in _from_file(path)]
-    unique = list(dict.fromkeys(prompt for prompt in prompts if prompt))
-    if not unique:
+    prompts = [" ".join(prompt.split()) for prompt in _from_file(path) if prompt.strip()]
+    if not prompts:
         raise SettingsError(f"{path} holds no prompts")
-    return unique
+    return prompts
 
 
 def _named_set(name: str) -> list[str] | None:
@@ -76,24 +76,26 @@ def _named_set(name: str) -> list[str] | None:
         return list(PAPER)
     if not name.startswith("toybox"):
         return None
+    from rewardsds.toybox.captions import Split, benchmark_prompts, embedded_kinds
+    from rewardsds.toybox.splits import SPLITS
+
     found = _TOYBOX.fullmatch(name)
-    if found is None or found["split"] not in ("test", "validation", "train"):
+    if found is None or found["split"] not in SPLITS:
         raise SettingsError(
             f"no set of prompts {name!r}: expected toybox:test, toybox:validation or toybox:train, "
             "with a number behind a colon, such as toybox:test:25"
         )
-    from rewardsds.toybox.captions import benchmark_prompts, embedded_kinds
-
+    count = int(found["count"] or TOYBOX_PROMPTS)
     try:
-        return benchmark_prompts(
-            int(found["count"] or TOYBOX_PROMPTS), found["split"], kinds=embedded_kinds()
-        )
+        return benchmark_prompts(count, cast("Split", found["split"]), kinds=embedded_kinds())
     except ValueError as error:
         raise SettingsError(f"the set of prompts {name!r} cannot be made: {error}") from None
 
 
 def _from_file(path: Path) -> Iterable[str]:
     ending = path.suffix.lower()
+    if ending not in (".csv", ".tsv", ".json", ".jsonl") and path.is_file():
+        return read_lines(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -110,12 +112,9 @@ def _from_file(path: Path) -> Iterable[str]:
             return _from_table(text, path, "\t" if ending == ".tsv" else ",")
         if ending == ".json":
             return _from_json(json.loads(text), path)
-        if ending == ".jsonl":
-            return _from_json([json.loads(line) for line in text.splitlines() if line.strip()], path)
+        return _from_json([json.loads(line) for line in text.splitlines() if line.strip()], path)
     except json.JSONDecodeError as error:
         raise SettingsError(f"cannot read the prompts in {path}: it is no JSON ({error})") from None
-    lines = (line.strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _from_table(text: str, path: Path, delimiter: str) -> list[str]:

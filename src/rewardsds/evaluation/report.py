@@ -121,7 +121,9 @@ def _costs(figures: Figures) -> list[str]:
             estimate = one.scores[metric.name]
             if estimate is None or not one.seconds:
                 continue
-            marks.append(Mark(one.name, (one.seconds,) * 3, _scaled(metric, estimate), _style(one, metric)))
+            marks.append(
+                Mark(one.name, _exactly(one.seconds), _scaled(metric, estimate), _style(one, metric))
+            )
         title = f"{heading(metric)} by seconds a result"
         found.append(mark_chart(title, marks, "seconds a result", "", logarithmic_x=True))
     return found
@@ -144,7 +146,7 @@ def _hacking(figures: Figures) -> list[str]:
                         Mark(one.name, _scaled(reward, gained.difference), _scaled(judge, judged.difference))
                     )
             if marks:
-                marks.append(Mark(figures.baseline, (0.0,) * 3, (0.0,) * 3, "b"))
+                marks.append(Mark(figures.baseline, _exactly(0.0), _exactly(0.0), "b"))
             title = f"Gained over {figures.baseline}: {judge.title} by {reward.title}, which steers"
             found.append(mark_chart(title, marks, f"{reward.title} gained", f"{judge.title} gained"))
     return found
@@ -174,6 +176,10 @@ def _sweeps(figures: Figures) -> list[str]:
 
 def _scaled(metric: MetricInfo, estimate: Estimate) -> tuple[float, float, float]:
     return metric.scale * estimate.value, metric.scale * estimate.low, metric.scale * estimate.high
+
+
+def _exactly(value: float) -> tuple[float, float, float]:
+    return value, value, value
 
 
 def _style(one: Column, metric: MetricInfo) -> str:

@@ -126,6 +126,22 @@ _WEIGHTED = re.compile(
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
+def reward_names(text: str) -> tuple[str, ...]:
+    """The single rewards that `load_reward` makes a reward of, each once: of "clip + 0.5 * aesthetic" both."""
+    text = text.strip()
+    several = re.fullmatch(r"min\((.+)\)", text, re.DOTALL)
+    if several is not None:
+        parts = several[1].split(",")
+    elif _looks_composed(text):
+        found = [_WEIGHTED.fullmatch(term) for term in text.split(" + ")]
+        parts = [term["name"] for term in found if term is not None]
+    else:
+        parts = [text]
+    if parts == [text]:
+        return (text,)
+    return tuple(dict.fromkeys(name for part in parts for name in reward_names(part)))
+
+
 def _looks_composed(text: str) -> bool:
     """A sum, or a single reward with a weight; folders may have any other sign in their names."""
     return " + " in text or re.match(r"\s*-?[\d.]+\s*\*", text) is not None

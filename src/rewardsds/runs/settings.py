@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
 from rewardsds.errors import SettingsError, describe_validation
+
+DEVICES = r"^(auto|cpu|cuda(:\d+)?)$"
 
 
 class Settings(BaseModel):
@@ -41,7 +44,7 @@ class RunSettings(Settings):
     )
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        pattern=DEVICES,
         description="auto, cpu, cuda or cuda:N. auto takes CUDA when it is there.",
     )
     threads: int | None = Field(
@@ -63,18 +66,25 @@ class RunSettings(Settings):
 
     def resolved(self) -> Self:
         """With the device and the number of threads of this machine filled in."""
-        import torch
-
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device.startswith("cuda"):
-            count = torch.cuda.device_count()
-            if count == 0:
-                raise SettingsError(f"device is {device!r}, but torch sees no CUDA GPU: use --device cpu")
-            if ":" in device and int(device.split(":")[1]) >= count:
-                raise SettingsError(f"device is {device!r}, but there are {count} CUDA GPUs, counted from 0")
+        device = resolved_device(self.device)
         return self.model_copy(update={"device": device, "threads": self.threads or available_cores()})
+
+
+def resolved_device(device: str) -> str:
+    """cpu, cuda or cuda:N, for auto what this machine has. Raises SettingsError for others and what is not there."""
+    import torch
+
+    if re.fullmatch(DEVICES, device) is None:
+        raise SettingsError(f"device is {device!r}: expected auto, cpu, cuda or cuda:N")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        count = torch.cuda.device_count()
+        if count == 0:
+            raise SettingsError(f"device is {device!r}, but torch sees no CUDA GPU: use --device cpu")
+        if ":" in device and int(device.split(":")[1]) >= count:
+            raise SettingsError(f"device is {device!r}, but there are {count} CUDA GPUs, counted from 0")
+    return device
 
 
 def available_cores() -> int:

@@ -72,7 +72,8 @@ class Object3D(ABC):
         if cameras is None or len(cameras.batch_shape) != 2:
             shape = None if cameras is None else tuple(cameras.batch_shape)
             raise ValueError(f"an object is rendered from cameras of batch shape (G, V), got {shape}")
-        return cameras, *cameras.batch_shape
+        groups, views = cameras.batch_shape
+        return cameras, groups, views
 
     def render_images(self, cameras: Cameras, size: int, background: Colour | None = None) -> Tensor:
         """Images (G, V, 3, size, size) clamped to [0, 1], on the evaluation background, without gradient."""

@@ -19,6 +19,20 @@ def read_picture(path: Path, size: int) -> tuple[Tensor, list[str]]:
     Transparency is laid on white, 16-bit and CMYK pixels become 8-bit sRGB, of an animation the first frame is
     taken, and the camera's orientation is applied. Raises ValueError, in one line, where it cannot be read.
     """
+    picture, notes = _decode(path, size)
+    if picture.width != picture.height:
+        notes.append(f"{path} is not square: its middle is taken")
+    return _as_tensor(ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)), notes
+
+
+def read_whole_picture(path: Path) -> tuple[Tensor, list[str]]:
+    """All of a picture in its own size, (3, H, W) in [0, 1]; otherwise as `read_picture`."""
+    picture, notes = _decode(path)
+    return _as_tensor(picture), notes
+
+
+def _decode(path: Path, size: int | None = None) -> tuple[Image.Image, list[str]]:
+    """An upright RGB picture, and what the user should know about it. size: pixels that are enough."""
     notes = []
     try:
         with Image.open(path, formats=FORMATS) as file:
@@ -31,8 +45,9 @@ def read_picture(path: Path, size: int) -> tuple[Tensor, list[str]]:
             if getattr(file, "n_frames", 1) > 1:
                 notes.append(f"{path} is an animation: its first frame is taken")
                 file.seek(0)
-            file.draft("RGB", (2 * size, 2 * size))  # JPEGs are decoded at a fraction of their size
-            picture = _as_rgb(ImageOps.exif_transpose(file))
+            if size is not None:
+                file.draft("RGB", (2 * size, 2 * size))  # JPEGs are decoded at a fraction of their size
+            return _as_rgb(ImageOps.exif_transpose(file)), notes
     except FileNotFoundError:
         raise ValueError(f"no picture {path}") from None
     except IsADirectoryError:
@@ -46,10 +61,11 @@ def read_picture(path: Path, size: int) -> tuple[Tensor, list[str]]:
     except (OSError, SyntaxError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"the picture {path} cannot be read: {reason}") from None
-    if picture.width != picture.height:
-        notes.append(f"{path} is not square: its middle is taken")
-    square = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.asarray(square, np.float32) / 255).permute(2, 0, 1).contiguous(), notes
+
+
+def _as_tensor(picture: Image.Image) -> Tensor:
+    """(3, H, W) in [0, 1]"""
+    return torch.from_numpy(np.asarray(picture, np.float32) / 255).permute(2, 0, 1).contiguous()
 
 
 def _as_rgb(picture: Image.Image) -> Image.Image:

@@ -107,20 +107,25 @@ def _begin_from_shape(
         one.start_from(points, colours, shape.inside if shape.watertight else None, draws)
 
 
-def read_run(run: Path) -> TextTo3DSettings:
-    """The settings of a 3D run. Raises RewardsdsError, in one line, for a folder without one."""
+def read_run(run: Path, device: str | None = None) -> TextTo3DSettings:
+    """The settings of a 3D run; device: in place of the run's own.
+
+    Raises RewardsdsError, in one line, for a folder without one.
+    """
     values = dict(RunFolder(run).read_settings())
+    if device is not None:
+        values["device"] = device
     if values.pop("task", None) != TextTo3DSettings.task:
         raise SettingsError(f"{run} is no run of 3d: only those have an object")
     return TextTo3DSettings(**values).resolved()
 
 
-def load_objects(run: Path, console: Console) -> list[Object3D]:
-    """The objects of a 3D run, as its newest checkpoint has them.
+def load_objects(run: Path, console: Console, device: str | None = None) -> list[Object3D]:
+    """The objects of a 3D run, as its newest checkpoint has them. device: in place of the run's own.
 
     Raises RewardsdsError, in one line: no run, no 3D run, no checkpoint or only damaged ones.
     """
-    folder, settings = RunFolder(run), read_run(run)
+    folder, settings = RunFolder(run), read_run(run, device)
     found = find_checkpoint(folder, console)
     if found is None:
         raise CheckpointError(

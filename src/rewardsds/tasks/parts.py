@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,7 +43,7 @@ from rewardsds.priors.lora import LoRAEstimator
 from rewardsds.rewards.base import Reward
 from rewardsds.rewards.load import TOYBOX_REWARDS, load_reward
 from rewardsds.tasks.prompts import KnownPrompt, known_list, known_prompt
-from rewardsds.tasks.settings import DistillationSettings, GenerationSettings
+from rewardsds.tasks.settings import DistillationSettings, GenerationSettings, GraderSettings
 
 
 @dataclass(frozen=True)
@@ -107,22 +108,26 @@ def make_reward(settings: DistillationSettings) -> Reward | None:
     """The reward, or None where no step needs one."""
     if not settings.needs_reward:
         return None
-    grader = settings.grader
     return load_reward(
         settings.reward,
         settings.device,
         PRECISIONS[settings.precision],
         settings.chunk,
         skip_failures=settings.reward_failures == "skip",
-        grader={
-            "url": grader.url,
-            "budget": grader.budget,
-            "retries": grader.retries,
-            "timeout": grader.timeout,
-            "parallel": grader.parallel,
-            "cache": grader.cache or Path.home() / ".cache" / "rewardsds" / "grader",
-        },
+        grader=grader_options(settings.grader),
     )
+
+
+def grader_options(grader: GraderSettings) -> dict[str, Any]:
+    """What `GraderReward` takes beside its model."""
+    return {
+        "url": grader.url,
+        "budget": grader.budget,
+        "retries": grader.retries,
+        "timeout": grader.timeout,
+        "parallel": grader.parallel,
+        "cache": grader.cache or Path.home() / ".cache" / "rewardsds" / "grader",
+    }
 
 
 def loss_notes(settings: GenerationSettings, prior: Prior) -> list[str]:

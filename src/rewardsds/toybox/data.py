@@ -18,6 +18,7 @@ from rewardsds.scenes.cameras import orbit
 from rewardsds.toybox import captions
 from rewardsds.toybox.render import render
 from rewardsds.toybox.specification import KINDS, SceneSpec
+from rewardsds.toybox.splits import SPLITS
 from rewardsds.toybox.world import ToyScene, build
 
 SIZE = 64
@@ -92,7 +93,7 @@ def generate(
         stop = min(start + CHUNK, sets)
         scenes, angles = [], []
         for index in range(start, stop):
-            rng = np.random.default_rng((seed, _SPLITS.index(split), index))
+            rng = np.random.default_rng((seed, SPLITS.index(split), index))
             spec = _sample(split, kinds, rng)
             scene = build(spec, rng)
             scenes.append(scene)
@@ -155,12 +156,9 @@ def load(folder: Path | str) -> ToyboxData:
     )
 
 
-_SPLITS = ("train", "validation", "test")
-
-
 def _sample(split: str, kinds: Sequence[str], rng: np.random.Generator) -> SceneSpec:
-    if split not in _SPLITS:
-        raise ValueError(f"unknown split {split!r}; the splits are {', '.join(_SPLITS)}")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
     spec = captions.sample_spec(rng, kinds)
     # Scenes of one group belong to every split: there is no combination to hold out. The others are drawn again
     # among their like until one belongs, so that every split has the same share of each.

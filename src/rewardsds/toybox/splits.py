@@ -11,6 +11,7 @@ from rewardsds.toybox.specification import COLOURS, KINDS, Group, SceneSpec
 from rewardsds.toybox.writing import describe
 
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 # Pairs that published prompts ask for (arXiv 2503.09601 among them): never trained on, so a fair test.
 _HELD_OUT: tuple[tuple[str, str], ...] = (

@@ -351,8 +351,8 @@ def test_a_shape_that_encloses_nothing():
 
 def test_it_learns():
     background = BackgroundSettings(augmentation=False, evaluation=(0.2, 0.5, 0.8))
-    fast = {"grid_learning_rate": 0.03, "network_learning_rate": 0.006}
-    scene, g = make(background=background, **fast), generator(1)
+    scene = make(background=background, grid_learning_rate=0.03, network_learning_rate=0.006)
+    g = generator(1)
     optimizer = optimizer_of(scene)
     losses = [train(scene, optimizer, g, number) for number in range(30)]
     assert losses[-1] < 0.5 * losses[0]
