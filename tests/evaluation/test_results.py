@@ -7,9 +7,9 @@ import io
 import json
 
 import pytest
-from rewardsds.evaluation.metrics import Answer, MetricInfo
 
-from rewardsds.evaluation.results import Figures, Scored, as_csv, as_json, column, markdown, shown
+from rewardsds.evaluation.metrics import Answer, MetricInfo
+from rewardsds.evaluation.results import Figures, Scored, as_csv, as_json, as_markdown, column
 from rewardsds.evaluation.units import Asked, Cell
 
 SHARE = MetricInfo("judge", "Judge", unit="%", digits=1, scale=100)
@@ -72,17 +72,11 @@ def test_differences_are_paired_on_the_prompts_that_both_have():
     assert ours.against["error"].difference == (0.0, 0.0, 0.0)
 
 
-def test_values_are_shown_in_their_units():
-    assert shown(SHARE, 0.123) == "12.3%"
-    assert shown(SHARE, -0.05, signed=True) == "−5.0%"
-    assert shown(ERROR, 0.5, signed=True) == "+0.500"
-
-
 def test_markdown():
-    text = markdown(figures(gaps={"hps": "no reward 'hps'"}))
+    text = as_markdown(figures(gaps={"hps": "no reward 'hps'"}))
     lines = text.splitlines()
-    assert "| method | Judge | Error ↓ | network evaluations | seconds |" in lines
-    assert "| SDS | 37.5% (25.0 to 50.0) | 0.250 (0.250 to 0.250) | 100 | 2.0 |" in lines
+    assert "| method | Judge ↑ | Error ↓ | network evaluations | seconds |" in lines
+    assert "| SDS | 37.5% (25.0% to 50.0%) | 0.250 | 100 | 2.0 |" in lines
     (means,) = [line for line in lines if line.startswith("| Ours (3 of 4) | 75.0%")]
     assert "†" in means
     assert "- missing: hps: no reward 'hps'" in lines

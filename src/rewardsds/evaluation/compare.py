@@ -43,8 +43,9 @@ from rewardsds.evaluation.metrics import (
 from rewardsds.evaluation.plan import Method, Plan, read_plan
 from rewardsds.evaluation.prompt_sets import read_prompts
 from rewardsds.evaluation.report import write_report
-from rewardsds.evaluation.results import Figures, Scored, as_csv, as_json, column, markdown
+from rewardsds.evaluation.results import Figures, Scored, as_csv, as_json, as_markdown, column
 from rewardsds.evaluation.subjects import TOYBOX_SIZE, Entry, Look, look_at
+from rewardsds.evaluation.tables import json_text
 from rewardsds.evaluation.units import Asked, Cell, Made, Unit, asked_of, cells_and_units
 from rewardsds.hardware import hardware
 from rewardsds.rewards.load import load_reward, reward_names
@@ -558,9 +559,9 @@ def _write_all(comparison: Comparison, figures: Figures) -> list[Path]:
         )
     pictures = comparison.pictures(figures.scored)
     labels = [one.label for one in comparison.asked]
-    _write(root / "comparison.json", json.dumps(as_json(figures), indent=1, ensure_ascii=False) + "\n")
+    _write(root / "comparison.json", json_text(as_json(figures)))
     _write(root / "comparison.csv", as_csv(figures))
-    _write(root / "comparison.md", markdown(figures))
+    _write(root / "comparison.md", as_markdown(figures))
     sheet = root / "sheet.png"
     _anew(sheet, lambda path: draw_sheet(pictures, labels, list(comparison.columns), path))
     _anew(

@@ -15,14 +15,13 @@ from rewardsds.evaluation.results import (
     Column,
     Figures,
     cost_cells,
-    heading,
-    interval_text,
     is_certain,
-    mark,
-    shown,
+    marked,
+    named,
     summary,
 )
 from rewardsds.evaluation.statistics import Estimate
+from rewardsds.evaluation.tables import GAP, bounds, heading, number
 from rewardsds.runs.charts import Mark, Series, line_chart, mark_chart
 from rewardsds.runs.report import data_uri, page_style, page_template
 from rewardsds.scenes.files import atomic_path
@@ -63,11 +62,11 @@ def write_report(
         summary=summary(figures),
         heads=[heading(metric) for metric in figures.metrics],
         means=[
-            _Row(mark(one), [_mean(one, metric) for metric in figures.metrics], cost_cells(one))
+            _Row(named(one), [_mean(one, metric) for metric in figures.metrics], cost_cells(one))
             for one in figures.columns
         ],
         differences=[
-            _Row(mark(one), [_difference(one, metric) for metric in figures.metrics]) for one in others
+            _Row(named(one), [_difference(one, metric) for metric in figures.metrics]) for one in others
         ],
         optimised=any(one.optimised for one in figures.columns),
         fewest=FEWEST_PROMPTS,
@@ -84,25 +83,19 @@ def write_report(
 def _mean(one: Column, metric: MetricInfo) -> _Cell:
     estimate = one.scores[metric.name]
     if estimate is None:
-        return _Cell("–")
-    value = shown(metric, estimate.value) + (" †" if metric.name in one.optimised else "")
-    return _Cell(value, _bounds(metric, estimate))
+        return _Cell(GAP)
+    return _Cell(marked(number(estimate.value, metric), one, metric), bounds(estimate, metric))
 
 
 def _difference(one: Column, metric: MetricInfo) -> _Cell:
     found = one.against[metric.name]
     if found is None:
-        return _Cell("–")
-    value = shown(metric, found.difference.value, signed=True) + (
-        " †" if metric.name in one.optimised else ""
-    )
+        return _Cell(GAP)
+    value = number(found.difference.value, metric, sign=True)
     better = (found.difference.value > 0) is metric.higher_is_better
     style = "" if not is_certain(found) else "better" if better else "worse"
-    return _Cell(value, f"{_bounds(metric, found.difference)}, {100 * found.wins:.0f}% won", style)
-
-
-def _bounds(metric: MetricInfo, estimate: Estimate) -> str:
-    return interval_text(metric, estimate).partition("(")[2].removesuffix(")")
+    below = [bounds(found.difference, metric, sign=True), f"{100 * found.wins:.0f}% won"]
+    return _Cell(marked(value, one, metric), ", ".join(filter(None, below)), style)
 
 
 # --- plots --------------------------------------------------------------------------------------------------

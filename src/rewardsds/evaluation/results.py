@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rewardsds.evaluation.metrics import Answer, MetricInfo
 from rewardsds.evaluation.statistics import Comparison, Estimate, by_prompt, compare, interval_of_mean
+from rewardsds.evaluation.tables import DAGGER, GAP, cell, csv_text, heading, markdown
 from rewardsds.evaluation.units import Cell
 
 FEWEST_PROMPTS = 6
@@ -122,42 +121,22 @@ def _means(scored: Sequence[Scored], metric: str) -> dict[str, float]:
 # --- as text ------------------------------------------------------------------------------------------------
 
 
-def shown(metric: MetricInfo, value: float, signed: bool = False) -> str:
-    """A value as tables show it: scaled, rounded, with its unit."""
-    text = f"{metric.scale * value:{'+' if signed else ''}.{metric.digits}f}".replace("-", "−")
-    return f"{text}{metric.unit}"
-
-
-def interval_text(metric: MetricInfo, estimate: Estimate, signed: bool = False) -> str:
-    """28.3 (27.1 to 29.4)"""
-    low, high = (shown(metric, bound).removesuffix("%") for bound in (estimate.low, estimate.high))
-    return f"{shown(metric, estimate.value, signed)} ({low} to {high})"
-
-
-def heading(metric: MetricInfo) -> str:
-    return metric.title if metric.higher_is_better else f"{metric.title} ↓"
-
-
-def markdown(figures: Figures) -> str:
+def as_markdown(figures: Figures) -> str:
     """Two tables, means and differences to the baseline, and below them what is missing."""
-    lines = [f"# {figures.title}", "", summary(figures), ""]
     heads = [heading(metric) for metric in figures.metrics]
-    lines += _table(
-        ["method", *heads, "network evaluations", "seconds"],
-        [[mark(one), *(_mean_cell(one, metric) for metric in figures.metrics), *cost_cells(one)]
-         for one in figures.columns],
-    )  # fmt: skip
+    means = [
+        [named(one), *(_mean_cell(one, metric) for metric in figures.metrics), *cost_cells(one)]
+        for one in figures.columns
+    ]
+    lines = [f"# {figures.title}", "", summary(figures), ""]
+    lines += markdown(["method", *heads, "network evaluations", "seconds"], means)
     others = [one for one in figures.columns if one.name != figures.baseline]
     if others:
-        lines += [
-            "",
-            f"Against {figures.baseline}, paired by prompt; in brackets 95% intervals, then prompts won:",
-            "",
+        said = f"Against {figures.baseline}, paired by prompt; in brackets 95% intervals, then prompts won:"
+        differences = [
+            [named(one), *(_difference_cell(one, metric) for metric in figures.metrics)] for one in others
         ]
-        lines += _table(
-            ["method", *heads],
-            [[mark(one), *(_difference_cell(one, metric) for metric in figures.metrics)] for one in others],
-        )
+        lines += ["", said, "", *markdown(["method", *heads], differences)]
     lines += ["", *notes(figures)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -189,69 +168,47 @@ def notes(figures: Figures) -> list[str]:
     return lines
 
 
-def mark(one: Column) -> str:
-    parts = [one.name]
-    if one.made < one.cells:
-        parts.append(f"({one.made} of {one.cells})")
-    return " ".join(parts)
+def named(one: Column) -> str:
+    """A method, and how much of it there is where something is missing."""
+    return one.name if one.made == one.cells else f"{one.name} ({one.made} of {one.cells})"
 
 
 def _mean_cell(one: Column, metric: MetricInfo) -> str:
-    estimate = one.scores[metric.name]
-    if estimate is None:
-        return "–"
-    text = interval_text(metric, estimate)
-    return f"{text} †" if metric.name in one.optimised else text
+    return marked(cell(one.scores[metric.name], metric), one, metric)
 
 
 def _difference_cell(one: Column, metric: MetricInfo) -> str:
     found = one.against[metric.name]
     if found is None:
-        return "–"
-    text = interval_text(metric, found.difference, signed=True)
+        return GAP
+    text = cell(found.difference, metric, sign=True)
     if is_certain(found):
         text = f"**{text}**"
-    text = f"{text}, {100 * found.wins:.0f}% won"
-    return f"{text} †" if metric.name in one.optimised else text
+    return marked(f"{text}, {100 * found.wins:.0f}% won", one, metric)
+
+
+def marked(text: str, one: Column, metric: MetricInfo) -> str:
+    """With † where the method was steered or picked by the metric."""
+    return f"{text} {DAGGER}" if metric.name in one.optimised and text != GAP else text
 
 
 def cost_cells(one: Column) -> list[str]:
     if one.network_evaluations is None or one.seconds is None:
-        return ["–", "–"]
+        return [GAP, GAP]
     return [f"{one.network_evaluations:,.0f}", f"{one.seconds:.1f}"]
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-    return [line(heads), f"|{'---|' * len(heads)}", *map(line, rows)]
 
 
 def as_csv(figures: Figures) -> str:
     """One row a cell, with the metrics' own values."""
-    text = io.StringIO()
     names = [metric.name for metric in figures.metrics]
-    heads = [
-        "method",
-        "prompt",
-        "seed",
-        *names,
-        "network_evaluations",
-        "seconds",
-        "result",
-        "picture",
-        "problem",
-    ]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(heads)
-    for one in figures.scored:
-        values = [one.scores[name].value if name in one.scores else None for name in names]
-        writer.writerow([
-            one.cell.method, one.cell.asked.label, one.cell.seed, *("" if value is None else value for value in values),
-            one.network_evaluations, one.seconds, one.result, one.picture, one.problem,
-        ])  # fmt: skip
-    return text.getvalue()
+    rows = [
+        [one.cell.method, one.cell.asked.label, one.cell.seed,
+         *(one.scores[name].value if name in one.scores else None for name in names),
+         one.network_evaluations, one.seconds, one.result, one.picture, one.problem]
+        for one in figures.scored
+    ]  # fmt: skip
+    costs = ["network_evaluations", "seconds"]
+    return csv_text(["method", "prompt", "seed", *names, *costs, "result", "picture", "problem"], rows)
 
 
 def as_json(figures: Figures) -> dict[str, Any]:

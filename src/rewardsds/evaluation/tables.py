@@ -26,14 +26,19 @@ def number(value: float, info: MetricInfo, sign: bool = False) -> str:
     return shown.replace("-", "−") + info.unit
 
 
+def bounds(estimate: Estimate, info: MetricInfo, sign: bool = False) -> str:
+    """The 95% interval, "68.1% to 82.0%"; nothing where nothing varies."""
+    if estimate.low == estimate.high:
+        return ""
+    return f"{number(estimate.low, info, sign)} to {number(estimate.high, info, sign)}"
+
+
 def cell(estimate: Estimate | None, info: MetricInfo, sign: bool = False) -> str:
     """A mean and its 95% interval, "75.5% (68.1% to 82.0%)"; the mean alone where nothing varies; – where none is."""
     if estimate is None:
         return GAP
-    mean = number(estimate.value, info, sign)
-    if estimate.low == estimate.high:
-        return mean
-    return f"{mean} ({number(estimate.low, info, sign)} to {number(estimate.high, info, sign)})"
+    mean, interval = number(estimate.value, info, sign), bounds(estimate, info, sign)
+    return f"{mean} ({interval})" if interval else mean
 
 
 def heading(info: MetricInfo) -> str:
