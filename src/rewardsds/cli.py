@@ -219,6 +219,8 @@ class Compare:
     """A Ray cluster that shares the folder, in place of processes: HOST:PORT, auto, or local to start one here."""
     gpus: float = 0.0
     """GPUs of a run on the Ray cluster; fractions share one."""
+    reuse: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER…")] = ()
+    """Other comparisons, or folders of such as runs/, whose finished runs are taken over where they are the same."""
     dry_run: bool = False
     """Only say what is to be made and what it costs."""
     rescore: bool = False
@@ -493,6 +495,7 @@ def _compare(argv: list[str]) -> int:
         workers=made.workers,
         ray=made.ray,
         gpus=made.gpus,
+        reuse=made.reuse,
         dry_run=made.dry_run,
         rescore=made.rescore,
     )

@@ -196,6 +196,35 @@ def test_a_changed_plan_makes_only_what_is_new(done, tmp_path):
     main(["compare", str(plan), "--out", str(out), "--workers", "1"])  # as the other tests have it
 
 
+def test_runs_of_another_comparison_are_taken_over(done, tmp_path, capsys):
+    _, other, _ = done
+    text = PLAN.replace(
+        "  RewardSDS: {candidates: 2, reward: clip}\n", "  new: {weighting: none, guidance_scale: 4}\n"
+    )
+    text = text.replace("  SDS:", "  plain SDS:").replace("best_of: RewardSDS", "best_of: 2")
+    plan, out = write_plan(tmp_path, text), tmp_path / "out"
+    given = ["compare", str(plan), "--out", str(out), "--workers", "1", "--reuse", str(other.parent)]
+    main([*given, "--dry-run"])
+    assert "1 of 4 runs to be made" in (said := " ".join(capsys.readouterr().err.split()))
+    assert "3 are taken over from other comparisons" in said
+    assert not (out / "runs").exists()
+    main(given)
+    before, after = read(other)["methods"], read(out)["methods"]
+    for ours, theirs in {"plain SDS": "SDS", "picked": "picked", "sampling": "sampling"}.items():
+        for of in ("scores", "seconds", "network_evaluations", "results"):
+            assert after[ours][of] == before[theirs][of]
+    assert "1/1" in (said := capsys.readouterr().err)
+    assert "new:" in said
+    stamped = stamps(out)
+    main(given)
+    assert stamps(out) == stamped
+
+
+def test_reuse_of_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(SettingsError, match=r"reuse is .*nowhere: there is no such folder"):
+        compare(write_plan(tmp_path), tmp_path / "out", reuse=[tmp_path / "nowhere"])
+
+
 def test_a_dry_run_only_says_what_it_costs(tmp_path, capsys):
     plan = write_plan(tmp_path)
     assert main(["compare", str(plan), "--out", str(tmp_path / "out"), "--dry-run"]) == 0

@@ -72,6 +72,9 @@ class Comparison:
     cells: list[Cell] = field(default_factory=list)
     units: list[Unit] = field(default_factory=list)
     best_of: dict[str, int] = field(default_factory=dict)
+    elsewhere: dict[str, Path] = field(
+        default_factory=dict
+    )  # finished runs of other comparisons, by a unit's key
 
     def __post_init__(self) -> None:
         self.asked = asked_of(self.plan, self.root / "pictures")
@@ -124,7 +127,21 @@ class Comparison:
         return max(1, available_cores() // max(unit.settings.threads or 1 for unit in self.units))
 
     def left(self) -> list[Unit]:
-        return [unit for unit in self.units if not execute.is_made(unit, self.root)]
+        return [
+            unit
+            for unit in self.units
+            if unit.key not in self.elsewhere and not execute.is_made(unit, self.root)
+        ]
+
+    def find_elsewhere(self, comparisons: Sequence[Path]) -> None:
+        """Finds runs that need not be made, as other comparisons have them."""
+        self.elsewhere = execute.made_elsewhere(self.left(), comparisons)
+
+    def take_over(self) -> None:
+        """Copies the runs that were found elsewhere."""
+        for unit in self.units:
+            if unit.key in self.elsewhere:
+                execute.take_over(unit, self.root, self.elsewhere.pop(unit.key))
 
     def say_what_it_costs(self, costs: Mapping[str, Cost | str], workers: int) -> None:
         total = 0.0
@@ -147,7 +164,10 @@ class Comparison:
             )
         many = f" with {workers} workers" if workers > 1 else ""
         took = format_seconds(total / workers)
-        say(self.console, f"all: {len(left)} of {len(self.units)} runs to be made, about {took}{many}")
+        said = f"all: {len(left)} of {len(self.units)} runs to be made, about {took}{many}"
+        if self.elsewhere:
+            said += f"; {len(self.elsewhere)} are taken over from other comparisons"
+        say(self.console, said)
 
     # --- making -----------------------------------------------------------------------------------------
 
@@ -469,6 +489,7 @@ def compare(
     workers: int | None = None,
     ray: str | None = None,
     gpus: float = 0.0,
+    reuse: Sequence[Path] = (),
     dry_run: bool = False,
     rescore: bool = False,
     console: Console | None = None,
@@ -478,6 +499,7 @@ def compare(
     out: the plan's folder; runs/compare-<name of the plan> unless said otherwise, with the size behind it.
     workers: processes; as many as have cores, and one on a GPU, unless said otherwise.
     ray: address of a Ray cluster that shares the folder, in their place; gpus: of each run there.
+    reuse: folders of other comparisons, or of several, whose finished runs are copied where they are the same.
     dry_run: only say what it costs. rescore: ask the metrics again.
 
     Raises RewardsdsError, in one line, for a plan that cannot be used, and where another process is on it.
@@ -495,11 +517,13 @@ def compare(
         if comparison.notes.get("hardware") is None:
             comparison.notes.put("hardware", hardware("cuda" if torch.cuda.is_available() else "cpu"))
         comparison.notes.write()
+        comparison.find_elsewhere(reuse)
         workers = workers or comparison.room()
         comparison.say_what_it_costs(costs, workers)
         if dry_run:
             return None, []
         _write(root / "plan.yaml", _as_yaml(plan))
+        comparison.take_over()
         problems = _make(comparison, workers, ray, gpus)
         if rescore:
             comparison.answers.forget()

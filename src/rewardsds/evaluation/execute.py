@@ -10,7 +10,9 @@ import contextlib
 import io
 import logging
 import multiprocessing
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +24,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rewardsds.errors import Interrupted, RewardsdsError, describe_os_error
+from rewardsds.errors import Interrupted, RewardsdsError, SettingsError, describe_os_error
 from rewardsds.evaluation.units import Unit
 from rewardsds.runs.folder import RunFolder
 from rewardsds.tasks.settings import TextToImageSettings
@@ -41,6 +43,33 @@ class Outcome:
 
 def is_made(unit: Unit, root: Path) -> bool:
     return RunFolder(root / unit.folder).is_finished
+
+
+def made_elsewhere(units: Sequence[Unit], comparisons: Iterable[Path]) -> dict[str, Path]:
+    """Finished runs of other comparisons that are the same as some of these units: their folders, by the unit's key.
+
+    comparisons: folders of comparisons, or folders that hold such. Raises SettingsError for one that is not there.
+    """
+    wanted, found = {unit.key for unit in units}, {}
+    for given in comparisons:
+        if not given.is_dir():
+            raise SettingsError(f"reuse is {given}: there is no such folder")
+        for results in (*given.glob("runs/*/*/results.json"), *given.glob("*/runs/*/*/results.json")):
+            key = results.parent.name.rpartition("-")[2]
+            if key in wanted:
+                found.setdefault(key, results.parent)
+    return found
+
+
+def take_over(unit: Unit, root: Path, run: Path) -> None:
+    """Copies a finished run to where a unit's belongs. Half a copy is never taken for a run."""
+    folder = root / unit.folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".copy-") as temporary:
+        copy = Path(temporary) / folder.name
+        shutil.copytree(run, copy)
+        copy.replace(folder)
 
 
 def make(unit: Unit, root: Path) -> Outcome:
