@@ -89,8 +89,8 @@ class Comparison:
         cannot be measured."""
         counts = {name: method.best_of for name, (method, _) in self.columns.items()}
         fixed = {name: count if isinstance(count, int) else 1 for name, count in counts.items()}
-        _, units = cells_and_units(self.plan, self.asked[:1], dict.fromkeys(fixed, 1))
-        costs = {unit.method: self._cost(unit) for unit in units}
+        _, units = cells_and_units(self.plan, self.asked, dict.fromkeys(fixed, 1))
+        costs = {name: self._cost(next(unit for unit in units if unit.method == name)) for name in fixed}
         self.best_of = dict(fixed)
         for name, other in counts.items():
             if isinstance(other, str):
