@@ -165,6 +165,7 @@ def measured(
         "aesthetic": scores["aesthetic"],
         "image-reward": scores["image-reward"],
         "reprojection error": consistency.error,
+        "reprojection error over contrast": consistency.relative_error,
         "back as front": janus.back_as_front if janus else math.nan,
         "fronts": janus.fronts if janus else math.nan,
         "seconds a run": result["seconds"],

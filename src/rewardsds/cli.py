@@ -246,7 +246,7 @@ class Score:
         "judge",
     )
     """Any reward (see `rewardsds settings image`); judge, judge-probability, judge-all-right (the toybox's);
-    r-precision, r-precision:CLIP; of 3D runs reprojection-error, back-as-front, fronts."""
+    r-precision, r-precision:CLIP; of 3D runs reprojection-error, relative-reprojection-error, back-as-front, fronts."""
     prompts: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Prompts of pictures that belong to no run: JSON, CSV, or text with one a line. None: their names are read."""
     views: int = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,9 +22,9 @@ RADIUS = 0.7
 class Ball(Object3D):
     """A ball of RADIUS, coloured smoothly by place; `glow` adds that much red in every second view that is rendered."""
 
-    def __init__(self, glow: float = 0.0, alpha: float = 1.0):
+    def __init__(self, glow: float = 0.0, alpha: float = 1.0, amplitude: float = 0.3):
         super().__init__()
-        self.glow, self.alpha, self.renders = glow, alpha, 0
+        self.glow, self.alpha, self.amplitude, self.renders = glow, alpha, amplitude, 0
 
     def render(
         self,
@@ -39,7 +40,7 @@ class Ball(Object3D):
         hit = inner > 0
         distance = -along - inner.clamp(min=0).sqrt()
         points = origins + distance[..., None] * directions
-        colours = 0.5 + 0.3 * torch.sin(3 * points)
+        colours = 0.5 + self.amplitude * torch.sin(3 * points)
         colours[..., 0] += self.glow * (self.renders % 2)
         self.renders += 1
         forward = -cameras.camera_to_world[..., None, None, :3, 2]
@@ -53,7 +54,7 @@ class Ball(Object3D):
         return RADIUS - points.norm(dim=-1)
 
     def colour(self, points: Tensor) -> Tensor:
-        return 0.5 + 0.3 * torch.sin(3 * points)
+        return 0.5 + self.amplitude * torch.sin(3 * points)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return []
@@ -83,6 +84,14 @@ def test_what_changes_from_view_to_view_is_measured():
     """With 24 frames every neighbour differs in red by the glow: root mean square over three channels glow / √3."""
     found = reprojection_error(Ball(glow=0.15), frames=24, size=96)
     assert found.error == pytest.approx(0.15 / 3**0.5, abs=0.004)
+
+
+def test_the_error_beside_the_contrast():
+    """A grey ball that is redder in half of the views: colours differ from their mean by half of what views differ."""
+    found = reprojection_error(Ball(glow=0.15, amplitude=0), frames=24, size=96)
+    assert found.contrast == pytest.approx(0.15 / 2 / 3**0.5, rel=1e-3)
+    assert found.relative_error == pytest.approx(2.0, rel=0.02)
+    assert math.isnan(reprojection_error(Ball(amplitude=0), frames=4, size=32).relative_error)
 
 
 def test_nothing_to_compare_is_told():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +17,17 @@ from rewardsds.scenes.object3d import Object3D
 @dataclass(frozen=True)
 class Consistency:
     """error: root mean square difference of colours, 0 to 1, over pixels of the object that both of two views show.
-    shared: share of the object's pixels that were compared; the others are hidden in the neighbouring view."""
+    shared: share of the object's pixels that were compared; the others are hidden in the neighbouring view.
+    contrast: root mean square difference of the compared colours from their mean, 0 to 1."""
 
     error: float
     shared: float
+    contrast: float
+
+    @property
+    def relative_error(self) -> float:
+        """error / contrast: a grey lump looks the same from everywhere, which is no merit. NaN without contrast."""
+        return self.error / self.contrast if self.contrast else math.nan
 
 
 @torch.no_grad()
@@ -39,16 +47,19 @@ def reprojection_error(
     cameras = turntable_cameras(frames, elevation, field_of_view).to(one.device)
     shown = [_frame(one, cameras[:, index : index + 1], size) for index in range(frames)]
     squares, compared, seen = 0.0, 0, 0
+    colours: list[Tensor] = []
     for first, second in zip(shown, [*shown[1:], shown[0]], strict=True):
         difference, both, solid = compare(first, second, depth_tolerance)
         squares += float(difference[both].square().mean(-1).sum())
         compared += int(both.sum())
+        colours.append(first.image.permute(1, 2, 0)[both])
         seen += int(solid.sum())
     if not compared:
         raise ValueError(
             "no two neighbouring views show the same surface: the object is empty or transparent"
         )
-    return Consistency(error=(squares / compared) ** 0.5, shared=compared / seen)
+    contrast = float(torch.cat(colours).std(0, correction=0).square().mean().sqrt())
+    return Consistency(error=(squares / compared) ** 0.5, shared=compared / seen, contrast=contrast)
 
 
 @dataclass(frozen=True)

@@ -158,10 +158,16 @@ def _in_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+_stopped = threading.Event()  # this process was told to end
+
+
 def _make_in_worker(unit: Unit, root: Path) -> Outcome:
+    if _stopped.is_set():  # the pool had handed out the next unit before it was told
+        return Outcome(unit, 0.0, "not begun")
     try:
         return make(unit, root)
     except Interrupted as stopped:
+        _stopped.set()
         return Outcome(unit, 0.0, str(stopped))
 
 

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from rewardsds.catalogue import find
 from rewardsds.distillation.step import ask
 from rewardsds.errors import SettingsError
-from rewardsds.evaluation.consistency import reprojection_error
+from rewardsds.evaluation.consistency import Consistency, reprojection_error
 from rewardsds.evaluation.janus import Janus, measure_janus
 from rewardsds.rewards.base import Reward
 from rewardsds.rewards.clip import CLIPReward
@@ -89,6 +90,13 @@ _KNOWN = {
         MetricInfo("judge-all-right", "Judge finds all", unit="%", digits=1, scale=100),
         MetricInfo(R_PRECISION, "CLIP R-Precision", unit="%", digits=1, scale=100),
         MetricInfo("reprojection-error", "Reprojection error", "object", higher_is_better=False, digits=4),
+        MetricInfo(
+            "relative-reprojection-error",
+            "Reprojection error over contrast",
+            "object",
+            higher_is_better=False,
+            digits=4,
+        ),
         MetricInfo("back-as-front", "Back as front", "object", higher_is_better=False),
         MetricInfo("fronts", "Fronts (whole: 1)", "object", higher_is_better=False, digits=2),
     )
@@ -135,8 +143,8 @@ def load_metric(
     device = resolved_device(device)
     if name in _JUDGED:
         return JudgeMetric(info, load_judge(device=device), _JUDGED[name])
-    if name == "reprojection-error":
-        return ObjectMetric(info, _reprojection)
+    if name in _REPROJECTED:
+        return ObjectMetric(info, partial(_reprojection, _REPROJECTED[name]))
     if name in _SIDED:
         return ObjectMetric(info, _Sides(load_view_judge(device=device), _SIDED[name]))
     if info.name.partition(":")[0] == R_PRECISION:
@@ -328,11 +336,18 @@ class ObjectMetric:
         ]
 
 
-def _reprojection(one: Object3D, prompt: str) -> Answer:
+def _reprojection(part: Callable[[Consistency], float], one: Object3D, prompt: str) -> Answer:
     try:
-        return Answer(reprojection_error(one).error)
+        value = part(reprojection_error(one))
     except ValueError as error:
         return Answer(None, str(error))
+    return Answer(value) if math.isfinite(value) else Answer(None, "the object has one colour everywhere")
+
+
+_REPROJECTED: dict[str, Callable[[Consistency], float]] = {
+    "reprojection-error": lambda found: found.error,
+    "relative-reprojection-error": lambda found: found.relative_error,
+}
 
 
 _SIDED: dict[str, Callable[[Janus], float]] = {
