@@ -9,6 +9,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -168,11 +169,18 @@ def test_the_report_is_one_file(done):
         assert expected in text
 
 
-def test_the_contact_sheet_has_a_row_a_prompt_and_a_column_a_method(done):
+def test_the_contact_sheet_shows_every_result(done):
     _, out, _ = done
     with Image.open(out / "sheet.png") as sheet:
-        assert sheet.width == 4 * (64 + 4) + 4
-        assert sheet.height == 2 * (64 + 16 + 4) + 4
+        pixels = np.asarray(sheet.convert("RGB"))
+    for cell in cells(out):
+        if cell["seed"] != "0":
+            continue
+        with Image.open(out / cell["result"] / cell["picture"]) as picture:
+            doubled = np.asarray(picture.convert("RGB")).repeat(2, axis=0).repeat(2, axis=1)
+        starts = [(y, row.tobytes().find(doubled[0].tobytes())) for y, row in enumerate(pixels)]
+        places = [(y, start // 3) for y, start in starts if start >= 0]
+        assert any((pixels[y : y + 128, x : x + 128] == doubled).all() for y, x in places), cell["method"]
 
 
 def test_again_takes_nothing_and_changes_nothing(done, capsys):

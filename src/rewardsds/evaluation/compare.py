@@ -44,6 +44,7 @@ from rewardsds.evaluation.plan import Method, Plan, read_plan
 from rewardsds.evaluation.prompt_sets import read_prompts
 from rewardsds.evaluation.report import write_report
 from rewardsds.evaluation.results import Figures, Scored, as_csv, as_json, as_markdown, column
+from rewardsds.evaluation.sheet import draw_sheet
 from rewardsds.evaluation.subjects import TOYBOX_SIZE, Entry, Look, look_at
 from rewardsds.evaluation.tables import json_text
 from rewardsds.evaluation.units import Asked, Cell, Made, Unit, asked_of, cells_and_units
@@ -53,8 +54,7 @@ from rewardsds.runs import atomic
 from rewardsds.runs.folder import RunFolder, locked
 from rewardsds.runs.progress import format_seconds, say
 from rewardsds.runs.settings import available_cores
-from rewardsds.scenes.export import render_turntable, save_png, turntable_cameras, write_contact_sheet
-from rewardsds.scenes.pictures import read_whole_picture
+from rewardsds.scenes.export import render_turntable, save_png, turntable_cameras
 from rewardsds.tasks.settings import TextTo3DSettings
 
 AT_ONCE = 32  # results that are looked at together
@@ -596,27 +596,6 @@ def _write_all(comparison: Comparison, figures: Figures) -> list[Path]:
         root / name
         for name in ("report.html", "comparison.md", "comparison.csv", "comparison.json", "sheet.png")
     ]
-
-
-def draw_sheet(
-    pictures: Mapping[tuple[str, str], Path], labels: Sequence[str], methods: Sequence[str], path: Path
-) -> None:
-    """One row a prompt, one column a method; grey where there is no picture. Raises ValueError where there is none."""
-    loaded = {place: read_whole_picture(file)[0] for place, file in pictures.items()}
-    if not loaded:
-        raise ValueError("there is no picture to show")
-    height = max(picture.shape[1] for picture in loaded.values())
-    width = max(picture.shape[2] for picture in loaded.values())
-    cells, captions = [], []
-    for label in labels:
-        for method in methods:
-            cell = torch.full((3, height, width), 0.85)
-            picture = loaded.get((method, label))
-            if picture is not None:
-                cell[:, : picture.shape[1], : picture.shape[2]] = picture
-            cells.append(cell)
-            captions.append(f"{method}: {label}")
-    write_contact_sheet(cells, path, columns=len(methods), captions=captions)
 
 
 def _as_yaml(plan: Plan) -> str:
