@@ -1,9 +1,10 @@
-"""The tables in docs/results.md, from the figures in benchmarks/results.
+"""The tables in docs/results.md and docs/reproduction.md, from the figures in benchmarks/results.
 
-    python benchmarks/tables.py            # writes them into the page again
-    python benchmarks/tables.py --check    # exit code 1 where the page says something else
+    python benchmarks/tables.py            # writes them into the pages again
+    python benchmarks/tables.py --check    # exit code 1 where a page says something else
 
-A table stands between <!-- NAME --> and <!-- end -->.
+A table stands between <!-- NAME --> and <!-- end -->; one named "plan NAME" is that of results/plans/NAME.json, the
+`comparison.json` of a plan.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rewardsds.evaluation.metrics import MetricInfo, metric_info
+from rewardsds.evaluation.statistics import Estimate
+from rewardsds.evaluation.tables import DAGGER, GAP, cell, heading, markdown, number
+
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("results.md", "reproduction.md")]
 
 
 def losses() -> list[str]:
@@ -153,6 +158,59 @@ def exports() -> list[str]:
     return lines
 
 
+def objects() -> list[str]:
+    lines = [
+        "| | | SDS | RewardSDS | difference |",
+        "|---|---|---|---|---|",
+    ]
+    for backbone in ("gaussians", "nerf"):
+        for name, row in _read(f"gain_3d_{backbone}.json")["weighted against plain"].items():
+            scale, digits = _shown_3d(name)
+            unit = "%" if scale == 100 else ""
+            values = (f"{scale * row[key]:,.{digits}f}{unit}".replace("-", "−") for key in ("rival", "ours"))
+            is_cost = name.startswith(("seconds", "network"))
+            more = f"{row['ours'] / row['rival']:.1f} ×" if is_cost else _difference(row, scale, digits)
+            lines.append(f"| {backbone} | {name} | {' | '.join(values)} | {more} |")
+    return lines
+
+
+def _shown_3d(name: str) -> tuple[float, int]:
+    """Scale and digits of a figure of an object."""
+    if name.startswith(("judge", "back")):
+        return 100, 1
+    if name.startswith(("seconds", "network")):
+        return 1, 0
+    return 1, 4 if "error" in name else 3
+
+
+def plan(name: str) -> list[str]:
+    """Means of every method, and how the judge's differ from the baseline's."""
+    record = _read(f"plans/{name}.json")
+    infos = [metric_info(metric) for metric, said in record["metrics"].items() if "failed" not in said]
+    judge = next(info for info in infos if info.name == "judge")
+    against = f"{judge.title} against {record['baseline']}"
+    heads = ["method", *(heading(info) for info in infos), against, "network evaluations", "seconds"]
+    rows = []
+    for method, said in record["methods"].items():
+        row = [method if said["results"] == said["of"] else f"{method} ({said['results']} of {said['of']})"]
+        for info in infos:
+            score = said["scores"][info.name]
+            dagger = f" {DAGGER}" if info.name in said["optimised"] else ""
+            row.append(GAP if score is None else number(score["value"], info) + dagger)
+        found = said["against the baseline"][judge.name]
+        row.append(GAP if found is None else _against(found["difference"], judge))
+        row += [f"{said['network_evaluations']:,.0f}", f"{said['seconds']:.1f}"]
+        rows.append(row)
+    prompts, seeds = record["prompts"], len(record["seeds"])
+    said = f"{prompts} prompts × {seeds} seed{'s' if seeds > 1 else ''}, size {record['size']}."
+    return [said, "", *markdown(heads, rows)]
+
+
+def _against(difference: dict[str, float], info: MetricInfo) -> str:
+    text = cell(Estimate(**difference), info, sign=True)
+    return f"**{text}**" if difference["low"] > 0 or difference["high"] < 0 else text
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "losses": losses,
     "edits": edits,
@@ -162,6 +220,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "batch throughput": batch_throughput,
     "object cost": cost_3d,
     "exports": exports,
+    "objects": objects,
 }
 
 
@@ -180,24 +239,27 @@ def page(text: str) -> str:
     """The page with its tables made again."""
 
     def table(match: re.Match[str]) -> str:
-        return f"<!-- {match[1]} -->\n" + "\n".join(TABLES[match[1]]()) + "\n<!-- end -->"
+        kind, _, name = match[1].partition(" ")
+        lines = plan(name) if kind == "plan" else TABLES[match[1]]()
+        return f"<!-- {match[1]} -->\n" + "\n".join(lines) + "\n<!-- end -->"
 
-    return re.sub(r"<!-- ([a-z ]+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+    return re.sub(r"<!-- ([a-z0-9 -]+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     options = parser.parse_args()
-    text = PAGE.read_text(encoding="utf-8")
-    made = page(text)
-    if options.check:
-        sys.exit(
-            f"{PAGE} differs from the recorded figures: run python {Path(__file__).name}"
-            if made != text
-            else 0
-        )
-    PAGE.write_text(made, encoding="utf-8")
+    stale = []
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        made = page(text)
+        if made != text:
+            stale.append(path.name)
+            if not options.check:
+                path.write_text(made, encoding="utf-8")
+    if options.check and stale:
+        sys.exit(f"{', '.join(stale)}: not the recorded figures; run python {Path(__file__).name}")
 
 
 if __name__ == "__main__":

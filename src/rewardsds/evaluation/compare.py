@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -515,7 +516,8 @@ def compare(
         comparison = Comparison(plan, root, console)
         costs = comparison.lay_out()
         if comparison.notes.get("hardware") is None:
-            comparison.notes.put("hardware", hardware("cuda" if torch.cuda.is_available() else "cpu"))
+            machine = hardware("cuda" if torch.cuda.is_available() else "cpu")
+            comparison.notes.put("hardware", {"date": date.today().isoformat(), **machine})
         comparison.notes.write()
         comparison.find_elsewhere(reuse)
         workers = workers or comparison.room()
