@@ -93,3 +93,17 @@ def test_a_missing_result_is_never_a_zero():
     assert rows[-1]["problem"] == "the disk is full"
     assert rows[0]["prompt"] == "a | b"
     json.dumps(as_json(figures()), allow_nan=False)
+
+
+def test_a_metric_that_knows_no_result_says_why():
+    cells = [
+        Scored(
+            Cell("SDS", Asked(prompt, prompt), 0, ()),
+            scores={"judge": Answer(None, why), "error": Answer(0.5)},
+        )
+        for prompt, why in [("a", "it does not know a"), ("b", "it does not know b")]
+    ]
+    found = figures(scored=cells)
+    assert found.unanswered == ["Judge is known of no result: it does not know a; it does not know b"]
+    assert "- Judge is known of no result: it does not know a; it does not know b" in as_markdown(found)
+    assert figures().unanswered == []

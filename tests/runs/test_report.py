@@ -113,6 +113,7 @@ def test_ticks_are_round_and_enclose() -> None:
     assert ticks(3, 97) == pytest.approx([0, 20, 40, 60, 80, 100])
     assert ticks(-0.03, 0.04)[0] <= -0.03
     assert len(ticks(5, 5)) >= 2
+    assert ticks(0, 0)[-1] - ticks(0, 0)[0] >= 1  # nothing but zeros is not drawn in millionths
 
 
 def test_smoothing_has_no_bias_at_the_start() -> None:

@@ -71,7 +71,7 @@ def write_report(
         optimised=any(one.optimised for one in figures.columns),
         fewest=FEWEST_PROMPTS,
         charts=[Markup(chart) for chart in charts(figures) if chart],
-        gaps=figures.problems,
+        gaps=[*figures.unanswered, *figures.problems],
         methods=methods,
         rows=rows,
         plan=plan,

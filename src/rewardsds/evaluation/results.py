@@ -72,6 +72,17 @@ class Figures:
                  for one in self.scored if one.problem]  # fmt: skip
         return [*(f"{name}: {why}" for name, why in self.gaps.items()), *dict.fromkeys(found)]
 
+    @property
+    def unanswered(self) -> list[str]:
+        """Metrics that had an answer for no result although they could be asked, and why."""
+        found = []
+        for metric in self.metrics:
+            answers = [one.scores[metric.name] for one in self.scored if metric.name in one.scores]
+            if metric.name not in self.gaps and answers and all(one.value is None for one in answers):
+                reasons = "; ".join(dict.fromkeys(one.why for one in answers if one.why))
+                found.append(f"{metric.title} is known of no result: {reasons}")
+        return found
+
 
 def column(
     name: str,
@@ -164,6 +175,7 @@ def notes(figures: Figures) -> list[str]:
         )
     if any(one.optimised for one in figures.columns):
         lines.append("† the method was steered or picked by this metric, which therefore cannot judge it")
+    lines += [f"- {said}" for said in figures.unanswered]
     lines += [f"- missing: {problem}" for problem in figures.problems]
     return lines
 

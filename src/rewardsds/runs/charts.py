@@ -150,7 +150,8 @@ def mark_chart(
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round values (1, 2 or 5 times a power of ten) that enclose low…high; always at least two."""
     if not high > low:
-        low, high = low - max(abs(low) * 0.1, 1e-6), high + max(abs(high) * 0.1, 1e-6)
+        around = abs(low) * 0.1 or 1.0
+        low, high = low - around, high + around
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * (1 - 1e-9))
