@@ -29,7 +29,8 @@ from paired import compare, table
 from record import write_record
 from rewardsds.evaluation.consistency import reprojection_error
 from rewardsds.evaluation.janus import measure_janus
-from rewardsds.evaluation.views import VIEWS, held_out_views
+from rewardsds.evaluation.settings import VIEWS
+from rewardsds.evaluation.views import held_out_views
 from rewardsds.priors.load import load_prior
 from rewardsds.rewards.base import Reward
 from rewardsds.rewards.load import load_reward

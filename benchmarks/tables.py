@@ -207,8 +207,9 @@ def plan(name: str) -> list[str]:
 
 
 def _against(difference: dict[str, float], info: MetricInfo) -> str:
-    text = cell(Estimate(**difference), info, sign=True)
-    return f"**{text}**" if difference["low"] > 0 or difference["high"] < 0 else text
+    estimate = Estimate(**difference)
+    text = cell(estimate, info, sign=True)
+    return f"**{text}**" if estimate.leaves_out_zero else text
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from rewardsds.catalogue import Recipe
 from rewardsds.errors import RewardsdsError, SettingsError, describe_os_error, describe_validation
 from rewardsds.evaluation.prompt_sets import read_prompts
+from rewardsds.evaluation.settings import DEFAULT_METRICS, VIEWS, ViewKind
 from rewardsds.runs.settings import over, read_yaml
 from rewardsds.scenes.mesh.settings import MeshExportSettings
 from rewardsds.scenes.settings import ExportFormat, TurntableSettings
@@ -239,19 +240,14 @@ class Score:
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH…")] = ()
     """Pictures, folders of pictures, run folders, folders with runs below."""
-    metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME…")] = (
-        "clip",
-        "aesthetic",
-        "image-reward",
-        "judge",
-    )
+    metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME…")] = DEFAULT_METRICS
     """Any reward (see `rewardsds settings image`); judge, judge-probability, judge-all-right (the toybox's);
     r-precision, r-precision:CLIP; of 3D runs reprojection-error, relative-reprojection-error, back-as-front, fronts."""
     prompts: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Prompts of pictures that belong to no run: JSON, CSV, or text with one a line. None: their names are read."""
-    views: int = 10
+    views: int = VIEWS
     """Pictures of an object."""
-    view_kind: Literal["random", "even"] = "random"
+    view_kind: ViewKind = "random"
     """From where: random, 0 to 30° high, or evenly around."""
     seed: int = 0
     """Other seeds see objects from other random places."""

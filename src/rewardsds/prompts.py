@@ -21,14 +21,19 @@ def with_ending(texts: Texts, ending: str) -> Texts:
     return [text + ending if isinstance(text, str) else [one + ending for one in text] for text in texts]  # pyright: ignore[reportReturnType]
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a text file that are neither empty nor comments (#). Raises SettingsError where there are none."""
+def read_text(path: Path) -> str:
+    """A file of prompts, whatever is in it. Raises SettingsError where it cannot be read."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise SettingsError(f"no file of prompts {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read the prompts in {path}: {error}") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file that are neither empty nor comments (#). Raises SettingsError where there are none."""
+    lines = read_text(path).splitlines()
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not prompts:
         raise SettingsError(f"{path} holds no prompts: expected one a line")

@@ -17,10 +17,10 @@ from painted import paint
 from rewardsds.cli import Score, main
 from rewardsds.errors import SettingsError
 from rewardsds.evaluation import score as module
-from rewardsds.evaluation.metrics import DEFAULT_METRICS, metric_info
+from rewardsds.evaluation.metrics import metric_info
 from rewardsds.evaluation.score import score
+from rewardsds.evaluation.settings import DEFAULT_METRICS, VIEWS
 from rewardsds.evaluation.statistics import interval_of_mean
-from rewardsds.evaluation.views import VIEWS
 
 ROOT = Path(__file__).parents[2]
 

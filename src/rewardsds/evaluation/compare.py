@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ from rewardsds.evaluation.prompt_sets import read_prompts
 from rewardsds.evaluation.report import write_report
 from rewardsds.evaluation.results import Figures, Scored, as_csv, as_json, as_markdown, column
 from rewardsds.evaluation.sheet import draw_sheet
-from rewardsds.evaluation.subjects import TOYBOX_SIZE, Entry, Look, look_at
+from rewardsds.evaluation.subjects import Entry, Look, look_at, size_of
 from rewardsds.evaluation.tables import json_text
 from rewardsds.evaluation.units import Asked, Cell, Made, Unit, asked_of, cells_and_units
 from rewardsds.hardware import hardware
@@ -54,7 +55,7 @@ from rewardsds.rewards.load import load_reward, reward_names
 from rewardsds.runs import atomic
 from rewardsds.runs.folder import RunFolder, locked
 from rewardsds.runs.progress import format_seconds, say
-from rewardsds.runs.settings import available_cores
+from rewardsds.runs.settings import available_cores, resolved_device
 from rewardsds.scenes.export import render_turntable, save_png, turntable_cameras
 from rewardsds.tasks.settings import TextTo3DSettings
 
@@ -188,7 +189,7 @@ class Comparison:
     # --- scoring ----------------------------------------------------------------------------------------
 
     def score(self, problems: Mapping[str, str]) -> Figures:
-        metrics = _Metrics(self.plan, self._distractors())
+        metrics = _Metrics(self.plan, self.distractors)
         picker = _Picker(self)
         scored: list[Scored] = []
         for start in range(0, len(self.cells), AT_ONCE):
@@ -197,7 +198,8 @@ class Comparison:
             self.answers.write()
         return self._figures(scored, metrics)
 
-    def _distractors(self) -> list[str]:
+    @cached_property
+    def distractors(self) -> list[str]:
         """All prompts that R-Precision ranks, whichever cells are asked about together."""
         more = self.plan.distractors
         more = read_prompts(more) if isinstance(more, str) else list(more)
@@ -270,7 +272,7 @@ class Comparison:
         if self.plan.task == "3d":
             said += [self.plan.views, self.plan.view_kind, one.cell.seed]
         if metric.startswith("r-precision"):
-            said.append(self._distractors())
+            said.append(self.distractors)
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
 
     def results_of(self, unit: Unit) -> dict[str, Any] | None:
@@ -286,8 +288,7 @@ class Comparison:
         label = f"{cell.method}: {cell.asked.label}, seed {cell.seed}"
         base = Entry(label, cell.method, folder, cell.asked.prompt, cell.seed, prior=settings.prior)
         if isinstance(settings, TextTo3DSettings):
-            size = TOYBOX_SIZE if settings.prior == "toybox" else settings.video_size
-            return replace(base, particle=0, size=size)
+            return replace(base, particle=0, size=size_of(settings))
         if self.plan.task == "edit":
             return replace(base, source=folder / "image.png")
         results = self.results_of(made.unit) or {"files": []}
@@ -516,7 +517,7 @@ def compare(
         comparison = Comparison(plan, root, console)
         costs = comparison.lay_out()
         if comparison.notes.get("hardware") is None:
-            machine = hardware("cuda" if torch.cuda.is_available() else "cpu")
+            machine = hardware(resolved_device("auto"))
             comparison.notes.put("hardware", {"date": date.today().isoformat(), **machine})
         comparison.notes.write()
         comparison.find_elsewhere(reuse)

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -31,7 +31,6 @@ from rewardsds.toybox.judge import Judge, load_judge
 from rewardsds.toybox.specification import SceneSpec
 from rewardsds.toybox.view_judge import ViewJudge, load_view_judge
 
-DEFAULT_METRICS = ("clip", "aesthetic", "image-reward", "judge")
 PICTURES_AT_ONCE = 64
 
 
@@ -58,6 +57,12 @@ class Subject:
     pictures: Tensor
     prompt: str
     object: Object3D | None = None
+
+    @cached_property
+    def consistency(self) -> Consistency:
+        """Of neighbouring views of the object, rendered once for all metrics. Raises as `reprojection_error`."""
+        assert self.object is not None
+        return reprojection_error(self.object)
 
 
 @dataclass(frozen=True)
@@ -326,19 +331,18 @@ class ObjectMetric:
     """A measure of the object itself, not of the pictures of it."""
 
     info: MetricInfo
-    measure: Callable[[Object3D, str], Answer]
-    """(object, prompt) → answer"""
+    measure: Callable[[Subject], Answer]
+    """Of a subject that is an object."""
 
     def __call__(self, subjects: Sequence[Subject]) -> list[Answer]:
         return [
-            Answer(None, "only of 3D runs") if one.object is None else self.measure(one.object, one.prompt)
-            for one in subjects
+            Answer(None, "only of 3D runs") if one.object is None else self.measure(one) for one in subjects
         ]
 
 
-def _reprojection(part: Callable[[Consistency], float], one: Object3D, prompt: str) -> Answer:
+def _reprojection(part: Callable[[Consistency], float], one: Subject) -> Answer:
     try:
-        value = part(reprojection_error(one))
+        value = part(one.consistency)
     except ValueError as error:
         return Answer(None, str(error))
     return Answer(value) if math.isfinite(value) else Answer(None, "the object has one colour everywhere")
@@ -363,12 +367,13 @@ class _Sides:
     judge: ViewJudge
     part: Callable[[Janus], float]
 
-    def __call__(self, one: Object3D, prompt: str) -> Answer:
-        spec, why = asked_for(prompt)
+    def __call__(self, one: Subject) -> Answer:
+        assert one.object is not None
+        spec, why = asked_for(one.prompt)
         if spec is None:
             return Answer(None, why)
         unknown = sorted({group.kind for group in spec.groups} - set(self.judge.kinds))
         if unknown:
             return Answer(None, f"the judge of views tells no front from back of: {', '.join(unknown)}")
-        value = self.part(measure_janus(one, self.judge))
+        value = self.part(measure_janus(one.object, self.judge))
         return Answer(value) if math.isfinite(value) else Answer(None, "the object is not finite")

@@ -28,13 +28,13 @@ from typing_extensions import Self
 
 from rewardsds.errors import SettingsError, describe_os_error
 from rewardsds.evaluation.prompt_sets import read_prompts
+from rewardsds.evaluation.settings import DEFAULT_METRICS, VIEWS, ViewKind
 from rewardsds.runs.settings import Settings, over
 from rewardsds.tasks.presets import PresetName, preset
 from rewardsds.tasks.settings import TASKS, DistillationSettings
 
 PLANNED = ("prompt", "prompts", "seed", "out", "particles", "picture", "source", "target", "task")
 """Settings that the plan itself gives."""
-METRICS = ("clip", "aesthetic", "image-reward", "judge")
 
 
 class Method(Settings):
@@ -133,12 +133,14 @@ class Plan(Settings):
         default=None,
         description="The method that the others are compared with; the first, where none is named.",
     )
-    metrics: list[str] = Field(default=list(METRICS), min_length=1, description="As of `rewardsds score`.")
+    metrics: list[str] = Field(
+        default=list(DEFAULT_METRICS), min_length=1, description="As of `rewardsds score`."
+    )
     distractors: str | list[str] = Field(
         default_factory=list, description="More prompts among which r-precision looks for the right one."
     )
-    views: int = Field(default=10, ge=1, le=360, description="Views by which an object is judged.")
-    view_kind: Literal["random", "even"] = "random"
+    views: int = Field(default=VIEWS, ge=1, le=360, description="Views by which an object is judged.")
+    view_kind: ViewKind = "random"
     batch: int = Field(
         default=16, ge=1, le=4096, description="Pictures of a method that are made side by side."
     )

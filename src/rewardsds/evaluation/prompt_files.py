@@ -15,11 +15,10 @@ from typing import Any
 
 from rewardsds.errors import SettingsError
 from rewardsds.evaluation.prompt_sets import NAMES
-from rewardsds.prompts import read_lines
+from rewardsds.prompts import read_lines, read_text
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 PICTURE_KEYS = ("file", "image", "picture", "name", "file_name")
-PROMPT_KEYS = NAMES
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,7 @@ def read_prompt_file(path: Path) -> PromptFile:
     ending = path.suffix.lower()
     if ending not in (".json", ".jsonl", ".csv"):
         return PromptFile(path, tuple(read_lines(path)))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise SettingsError(f"no file of prompts {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the prompts in {path}: {error}") from None
+    text = read_text(path)
     rows = _csv_rows(path, text) if ending == ".csv" else _json_rows(path, text, lines=ending == ".jsonl")
     if not rows:
         raise SettingsError(f"{path} holds no prompts")
@@ -132,9 +126,9 @@ def _json_rows(path: Path, text: str, lines: bool) -> list[Mapping[str, Any]]:
 def _csv_rows(path: Path, text: str) -> list[Mapping[str, Any]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
     names = [name.strip().lower() for name in reader.fieldnames or ()]
-    if not set(names) & set(PROMPT_KEYS):
+    if not set(names) & set(NAMES):
         raise SettingsError(
-            f"{path} has the columns {', '.join(names) or 'none'}: expected one of {', '.join(PROMPT_KEYS)}, "
+            f"{path} has the columns {', '.join(names) or 'none'}: expected one of {', '.join(NAMES)}, "
             f"and one of {', '.join(PICTURE_KEYS)}"
         )
     reader.fieldnames = names
@@ -148,9 +142,9 @@ def _from_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> PromptFile:
     named: dict[PurePosixPath, str] = {}
     prompts: list[str] = []
     for number, row in enumerate(rows, 1):
-        prompt, picture = _one_of(row, PROMPT_KEYS), _one_of(row, PICTURE_KEYS)
+        prompt, picture = _one_of(row, NAMES), _one_of(row, PICTURE_KEYS)
         if not isinstance(prompt, str) or not prompt.strip():
-            raise SettingsError(f"{path}, entry {number}: expected a text under {', '.join(PROMPT_KEYS)}")
+            raise SettingsError(f"{path}, entry {number}: expected a text under {', '.join(NAMES)}")
         prompt = " ".join(prompt.split())
         prompts.append(prompt)
         if picture is None:

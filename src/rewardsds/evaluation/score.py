@@ -14,7 +14,6 @@ from rich.console import Console
 from rewardsds import __version__
 from rewardsds.errors import SettingsError
 from rewardsds.evaluation.metrics import (
-    DEFAULT_METRICS,
     PICTURES_AT_ONCE,
     Answer,
     Metric,
@@ -24,10 +23,10 @@ from rewardsds.evaluation.metrics import (
     load_metric,
     metric_info,
 )
+from rewardsds.evaluation.settings import DEFAULT_METRICS, VIEW_KINDS, VIEWS, ViewKind
 from rewardsds.evaluation.statistics import Estimate, by_prompt, interval_of_mean
 from rewardsds.evaluation.subjects import Entry, Look, find_entries, look_at
 from rewardsds.evaluation.tables import DAGGER, GAP, cell, csv_text, heading, json_text, markdown
-from rewardsds.evaluation.views import VIEW_KINDS, VIEWS, ViewKind
 from rewardsds.rewards.load import TOYBOX_REWARDS
 from rewardsds.runs.progress import say
 from rewardsds.runs.settings import resolved_device

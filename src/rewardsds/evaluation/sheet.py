@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from rewardsds.scenes.export import shortened
 from rewardsds.scenes.files import atomic_path
 
 LEAST_WIDTH = 112  # of a picture; smaller ones are enlarged by a whole number
@@ -61,10 +62,7 @@ def wrapped(text: str, width: int) -> list[str]:
     font = ImageFont.load_default(size=TEXT_SIZE)
     lines: list[str] = []
     for word in text.split():
-        whole = word
-        while font.getlength(word if word == whole else f"{word}…") > width and len(word) > 1:
-            word = word[:-1]
-        word = word if word == whole else f"{word}…"
+        word = shortened(word, width, font)
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:

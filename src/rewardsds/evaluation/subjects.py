@@ -295,14 +295,18 @@ def _run(run: Path, group: str) -> list[Entry]:
 
 def _objects(base: Entry, settings: TextTo3DSettings) -> list[Entry]:
     seeds = settings.seeds
-    size = TOYBOX_SIZE if settings.prior == "toybox" else settings.video_size
     return [
         replace(
             base, name=base.name if len(seeds) == 1 else f"{base.name}, seed {seed}", prompt=settings.prompt,
-            seed=seed, particle=index, size=size,
+            seed=seed, particle=index, size=size_of(settings),
         )
         for index, seed in enumerate(seeds)
     ]  # fmt: skip
+
+
+def size_of(settings: TextTo3DSettings) -> int:
+    """Pixels at which the objects of a run are looked at, unless said otherwise."""
+    return TOYBOX_SIZE if settings.prior == "toybox" else settings.video_size
 
 
 def _made(folder: RunFolder, count: int) -> list[str]:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
 
 import torch
 
+from rewardsds.evaluation.settings import VIEWS, ViewKind
 from rewardsds.scenes.cameras import Cameras, orbit
 from rewardsds.scenes.export import turntable_cameras
-
-ViewKind = Literal["random", "even"]
-VIEW_KINDS: tuple[ViewKind, ...] = get_args(ViewKind)
-VIEWS = 10
-"""Views of an object, as many as the paper judges one over (arXiv 2503.09601, section 4.2)."""
 
 FIELD_OF_VIEW = 40.0
 HIGHEST = 30.0

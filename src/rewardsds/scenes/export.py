@@ -155,14 +155,18 @@ def write_contact_sheet(
         y = margin + (index // columns) * cell_height
         sheet.paste(Image.fromarray(tile), (x, y))
         if captions is not None:
-            text = captions[index]
-            if draw.textlength(text, font=font) > width:
-                while text and draw.textlength(text + "…", font=font) > width:
-                    text = text[:-1]
-                text += "…"
-            draw.text((x, y + height), text, fill="black", font=font)
+            draw.text((x, y + height), shortened(captions[index], width, font), fill="black", font=font)
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG")
+
+
+def shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text, cut where it is longer than so many pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"
 
 
 def write_views(
