@@ -84,8 +84,9 @@ def test_files(tmp_path, name: str, text: str, expected: list[str]):
         ("columns.csv", "id,words\n1,a cat\n", "has no column of prompts.*it is id, words"),
         ("empty.csv", "", "it is empty"),
         ("broken.json", '["a cat"', "is no JSON"),
-        ("other.json", '{"a": 1}', "holds no prompts"),
-        ("numbers.json", "[1, 2]", "holds '1' in place of a prompt"),
+        ("blank.jsonl", '""\n{"text": " "}\n', "holds no prompts"),
+        ("other.json", '{"a": 1}', "entry 1: expected a text under prompt.* it is '1'"),
+        ("numbers.json", "[1, 2]", "entry 1: expected a text under prompt.* it is '1'"),
     ],
 )
 def test_files_without_prompts(tmp_path, name: str, text: str, told: str):

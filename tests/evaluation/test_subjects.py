@@ -86,6 +86,22 @@ TABLES = {
     "t.txt": "# three of them\none\n\ntwo\nten\n",
     "u.json": json.dumps(["one", "two", "ten"]),
     "v.csv": "\ufeffprompt\none\ntwo\nten\n",
+    "w.tsv": "File\tPrompt\n1.png\tone\n2.jpg\ttwo\n10.webp\tten\n",
+    "coco.json": json.dumps(
+        {
+            "images": [
+                {"id": 5, "file_name": "10.webp"},
+                {"id": 7, "file_name": "1.png"},
+                {"id": 8, "file_name": "2.jpg"},
+            ],
+            "annotations": [
+                {"image_id": 7, "caption": "one"},
+                {"image_id": 7, "caption": "uno"},
+                {"image_id": 5, "caption": "ten"},
+                {"image_id": 8, "caption": "two"},
+            ],
+        }
+    ),
 }
 
 
@@ -157,7 +173,7 @@ def test_lines_belong_to_the_pictures_of_each_folder(folder: Path) -> None:
         ("p.txt", None, "no file of prompts p.txt"),
         ("p.txt", "# nothing\n", "holds no prompts"),
         ("p.json", "{", "is no JSON"),
-        ("p.json", "3", "expected a mapping from picture to prompt"),
+        ("p.json", "3", "expected a list of texts.* a mapping from picture to prompt"),
         ("p.json", "[]", "holds no prompts"),
         ("p.json", '{"1.png": ""}', "entry 1: expected a text under prompt"),
         ("p.json", '{"1.png": 3}', "entry 1: expected a text under prompt"),
@@ -173,8 +189,8 @@ def test_lines_belong_to_the_pictures_of_each_folder(folder: Path) -> None:
             '[{"file": "1.png", "text": "a"}, {"file": "./1.png", "text": "b"}]',
             "says '1.png' twice",
         ),
-        ("p.csv", "file,words\n1.png,one\n", "has the columns file, words: expected one of prompt"),
-        ("p.csv", "", "has the columns none"),
+        ("p.csv", "file,words\n1.png,one\n", "has no column of prompts.* it is file, words"),
+        ("p.csv", "", "it is empty"),
         ("p.csv", "file,prompt\n", "holds no prompts"),
         ("p.csv", "file,prompt\n1.png\n", "entry 1: expected a text"),
         ("p.json", b"\xff\xfe\x00", "cannot read the prompts"),

@@ -1,4 +1,14 @@
-"""Files that say which prompt each picture was made from."""
+"""Files of prompts, and of which prompt each picture was made from.
+
+FILE.txt            one a line, as T3Bench and T2I-CompBench have them; empty lines and # comments are left out
+FILE.csv, .tsv      the column prompt, prompts, caption, captions or text, as DrawBench has it
+FILE.json           a list of texts or of mappings with one of these names, a mapping from one of them to a list, or
+                    COCO's captions (annotations), of which the first of each picture is taken; or a mapping from
+                    picture to prompt
+FILE.jsonl          one such mapping, or one text, a line
+
+Names are read in any case.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +24,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rewardsds.errors import SettingsError
-from rewardsds.evaluation.prompt_sets import NAMES
 from rewardsds.prompts import read_lines, read_text
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+FILE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl")
+"""Of files of prompts that are not one prompt a line."""
+NAMES = ("prompt", "prompts", "caption", "captions", "text")
+"""Columns and keys under which files keep a prompt."""
 PICTURE_KEYS = ("file", "image", "picture", "name", "file_name")
+"""Those under which they keep a picture's name."""
 
 
 @dataclass(frozen=True)
@@ -62,21 +76,45 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_ENDINGS and not path.name.startswith(".") and path.is_file()
 
 
-def read_prompt_file(path: Path) -> PromptFile:
-    """JSON, JSON lines, CSV or text.
+def read_prompts_in(path: Path) -> list[str]:
+    """The prompts of a file, whatever pictures it names; empty ones are left out.
 
-    JSON: a mapping from picture to prompt, or a list of objects with the keys file, image, picture, name or file_name,
-    and one of `prompt_sets.NAMES`, such as prompt or caption. CSV: with such columns. Text: a prompt a line; a list or
-    table without pictures is the same. Raises SettingsError, in one line, for what is none of these.
+    Raises SettingsError, in one line, for what is no such file.
     """
-    ending = path.suffix.lower()
-    if ending not in (".json", ".jsonl", ".csv"):
-        return PromptFile(path, tuple(read_lines(path)))
-    text = read_text(path)
-    rows = _csv_rows(path, text) if ending == ".csv" else _json_rows(path, text, lines=ending == ".jsonl")
-    if not rows:
-        raise SettingsError(f"{path} holds no prompts")
-    return _from_rows(path, rows)
+    return [prompt for number, row in enumerate(_rows(path), 1) if (prompt := _prompt(path, number, row))]
+
+
+def read_prompt_file(path: Path) -> PromptFile:
+    """Which prompt belongs to which picture.
+
+    With the keys or columns file, image, picture, name or file_name beside the prompt, or a JSON mapping from picture
+    to prompt; without pictures, prompts in the order of the pictures. Raises SettingsError, in one line, for what is
+    none of these.
+    """
+    rows = _rows(path)
+    named: dict[PurePosixPath, str] = {}
+    prompts: list[str] = []
+    bare: list[int] = []
+    for number, row in enumerate(rows, 1):
+        prompt, picture = _prompt(path, number, row), _one_of(row, PICTURE_KEYS)
+        if not prompt:
+            raise SettingsError(f"{path}, entry {number}: expected a text under {', '.join(NAMES)}")
+        prompts.append(prompt)
+        if picture is None:
+            bare.append(number)
+            continue
+        name = PurePosixPath(str(picture).strip())
+        if ".." in name.parts:
+            name = PurePosixPath(os.path.abspath(path.parent / name))
+        if not name.name:
+            raise SettingsError(f"{path}, entry {number}: it names no picture")
+        if named.setdefault(name, prompt) != prompt:
+            raise SettingsError(f"{path} says {str(name)!r} twice, and not the same")
+    if not named:
+        return PromptFile(path, tuple(prompts))
+    if bare:
+        raise SettingsError(f"{path}, entry {bare[0]}: expected a picture under {', '.join(PICTURE_KEYS)}")
+    return PromptFile(path, tuple(named.values()), tuple(named))
 
 
 def natural(path: Path | str) -> tuple[list[str | int], str]:
@@ -93,8 +131,41 @@ def _ends(whole: tuple[str, ...], end: tuple[str, ...]) -> bool:
     return whole[len(whole) - len(end) :] == end
 
 
-def _json_rows(path: Path, text: str, lines: bool) -> list[Mapping[str, Any]]:
-    """Objects with a prompt, and with a picture where it is known."""
+# --- what lies in a file -------------------------------------------------------------------------------------
+
+
+def _rows(path: Path) -> list[Mapping[str, Any]]:
+    """What a file holds, at least one; keys are in lower case. A line of text has the key prompt."""
+    ending = path.suffix.lower()
+    if ending not in FILE_ENDINGS:
+        return [{"prompt": line} for line in read_lines(path)]
+    text = read_text(path)
+    if ending in (".csv", ".tsv"):
+        rows = _of_table(path, text, "\t" if ending == ".tsv" else ",")
+    else:
+        rows = _of_values(path, _values(path, text, lines=ending == ".jsonl"))
+    if not rows:
+        raise SettingsError(f"{path} holds no prompts")
+    return rows
+
+
+def _of_table(path: Path, text: str, delimiter: str) -> list[Mapping[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    names = [name.strip().lower() for name in reader.fieldnames or ()]
+    if not set(names) & set(NAMES):
+        raise SettingsError(
+            f"{path} has no column of prompts: its first line should name one of {', '.join(NAMES)}, it is "
+            f"{', '.join(names) or 'empty'}"
+        )
+    reader.fieldnames = names
+    try:
+        return list(reader)
+    except csv.Error as error:
+        raise SettingsError(f"{path} is no CSV: {error}") from None
+
+
+def _values(path: Path, text: str, lines: bool) -> Any:
+    """What JSON says. A key that an object says twice must say the same."""
 
     def whole(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -105,63 +176,55 @@ def _json_rows(path: Path, text: str, lines: bool) -> list[Mapping[str, Any]]:
 
     try:
         if lines:
-            values: Any = [
-                json.loads(line, object_pairs_hook=whole) for line in text.splitlines() if line.strip()
-            ]
-        else:
-            values = json.loads(text, object_pairs_hook=whole)
+            return [json.loads(line, object_pairs_hook=whole) for line in text.splitlines() if line.strip()]
+        return json.loads(text, object_pairs_hook=whole)
     except json.JSONDecodeError as error:
         raise SettingsError(f"{path} is no JSON: {error}") from None
-    if isinstance(values, dict):
-        return [{"file": name, "prompt": prompt} for name, prompt in values.items()]
-    if isinstance(values, list):
-        rows: list[Any] = [{"prompt": value} if isinstance(value, str) else value for value in values]
-        if all(isinstance(row, dict) for row in rows):
-            return rows
-    raise SettingsError(
-        f"{path} holds no prompts: expected a mapping from picture to prompt, or a list of objects"
-    )
 
 
-def _csv_rows(path: Path, text: str) -> list[Mapping[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
-    names = [name.strip().lower() for name in reader.fieldnames or ()]
-    if not set(names) & set(NAMES):
+def _of_values(path: Path, values: Any) -> list[Mapping[str, Any]]:
+    if isinstance(values, Mapping):
+        if isinstance(values.get("annotations"), list):
+            return _of_coco(values)
+        lists = [value for key, value in values.items() if key.lower() in NAMES and isinstance(value, list)]
+        if not lists:
+            return [{"file": name, "prompt": prompt} for name, prompt in values.items()]
+        values = lists[0]
+    if not isinstance(values, list):
         raise SettingsError(
-            f"{path} has the columns {', '.join(names) or 'none'}: expected one of {', '.join(NAMES)}, "
-            f"and one of {', '.join(PICTURE_KEYS)}"
+            f"{path} holds no prompts: expected a list of texts, a list of objects with one of {', '.join(NAMES)}, a "
+            "mapping from picture to prompt, or COCO's captions"
         )
-    reader.fieldnames = names
-    try:
-        return list(reader)
-    except csv.Error as error:
-        raise SettingsError(f"{path} is no CSV: {error}") from None
+    return [
+        {key.lower(): part for key, part in value.items()}
+        if isinstance(value, Mapping)
+        else {"prompt": value}
+        for value in values
+    ]
 
 
-def _from_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> PromptFile:
-    named: dict[PurePosixPath, str] = {}
-    prompts: list[str] = []
-    for number, row in enumerate(rows, 1):
-        prompt, picture = _one_of(row, NAMES), _one_of(row, PICTURE_KEYS)
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise SettingsError(f"{path}, entry {number}: expected a text under {', '.join(NAMES)}")
-        prompt = " ".join(prompt.split())
-        prompts.append(prompt)
-        if picture is None:
-            continue
-        name = PurePosixPath(str(picture).strip())
-        if ".." in name.parts:
-            name = PurePosixPath(os.path.abspath(path.parent / name))
-        if not name.name:
-            raise SettingsError(f"{path}, entry {number}: it names no picture")
-        if named.setdefault(name, prompt) != prompt:
-            raise SettingsError(f"{path} says {str(name)!r} twice, and not the same")
-    if not named:
-        return PromptFile(path, tuple(prompts))
-    bare = [number for number, row in enumerate(rows, 1) if _one_of(row, PICTURE_KEYS) is None]
-    if bare:
-        raise SettingsError(f"{path}, entry {bare[0]}: expected a picture under {', '.join(PICTURE_KEYS)}")
-    return PromptFile(path, tuple(named.values()), tuple(named))
+def _of_coco(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The first caption of each picture, which has about five, with the picture's name where it is said."""
+    images = values.get("images")
+    images = [one for one in images if isinstance(one, Mapping)] if isinstance(images, list) else []
+    names = {one.get("id"): one.get("file_name") for one in images}
+    first: dict[Any, Any] = {}
+    for one in values["annotations"]:
+        if isinstance(one, Mapping) and "caption" in one:
+            first.setdefault(one.get("image_id"), one["caption"])
+    return [{"file": names.get(image), "prompt": caption} for image, caption in first.items()]
+
+
+def _prompt(path: Path, number: int, row: Mapping[str, Any]) -> str:
+    """A row's prompt, each run of white space one space; "" where it has none."""
+    prompt = _one_of(row, NAMES)
+    if prompt is None:
+        return ""
+    if not isinstance(prompt, str):
+        raise SettingsError(
+            f"{path}, entry {number}: expected a text under {', '.join(NAMES)}, it is {str(prompt)[:60]!r}"
+        )
+    return " ".join(prompt.split())
 
 
 def _one_of(row: Mapping[str, Any], keys: Sequence[str]) -> Any:
