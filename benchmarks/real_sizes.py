@@ -1,11 +1,12 @@
-"""A step with Stable Diffusion 2.1 and MVDream in their true sizes, with random weights: seconds and memory on a GPU.
+"""A step with Stable Diffusion 2.1 and MVDream in their true sizes, with random weights: seconds and memory.
 
 The step is the method's own: N noises, previews decoded, scored by an ImageReward of true size, the best and the worst
 weighed, and the gradient taken back to the pictures (to four renders of 256 pixels for MVDream, to a latent of 512
-pixels for Stable Diffusion).
+pixels for Stable Diffusion). Memory is what torch holds on a GPU, and on a CPU all that the process holds; there a step
+takes minutes, which `--device cpu --precisions bf16 --warm-ups 1 --repeats 1` keeps few.
 
     python benchmarks/real_sizes.py [--priors sd-2.1-base mvdream] [--candidates 1 4 10] [--precisions bf16 fp32]
-        [--chunk auto] [--out benchmarks/results/real_sizes.json]
+        [--chunk auto] [--device cuda] [--out benchmarks/results/real_sizes_cuda.json]
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from rewardsds.rewards.image_reward import ImageRewardNetwork
 from rewardsds.rewards.pictures import square
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-RESULTS = Path(__file__).parent / "results" / "real_sizes.json"
+RESULTS = Path(__file__).parent / "results"
 
 
 class Unread:
@@ -76,10 +77,27 @@ class ImageRewardSized:
         return self.chunks(look, len(flat)).reshape(images.shape[:3]).mean(dim=2)
 
 
+class Peak:
+    """The most memory held since it was made: of torch on a GPU, of the whole process elsewhere."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+
+    def gib(self) -> float:
+        if self.device.type == "cuda":
+            return round(torch.cuda.max_memory_allocated(self.device) / 2**30, 2)
+        status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        return round(int(status["VmHWM"].split()[0]) / 2**20, 2)
+
+
 def measure(
-    prior: LatentPrior, condition: Condition, reward: Any, candidates: int, repeats: int
+    prior: LatentPrior, condition: Condition, reward: Any, candidates: int, warm_ups: int, repeats: int
 ) -> dict[str, Any]:
-    """Medians of `repeats` steps after two, and the most memory that was ever held."""
+    """Medians of `repeats` steps after some more, and the most memory that was ever held."""
     device = prior.alphas_cumprod.device
     cuda = device.type == "cuda"
     unread: Any = Unread(prior, condition)
@@ -99,24 +117,23 @@ def measure(
     )
     (name, start), *_ = given.items()
     variable = start.to(device).requires_grad_()
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(device)
+    peak = Peak(device)
     seconds: list[float] = []
     stages: dict[str, list[float]] = {}
-    for repeat in range(repeats + 2):
+    for repeat in range(warm_ups + repeats):
         variable.grad = None
         began = time.perf_counter()
         guidance(prompt="", cameras=condition.camera_to_world, **{name: variable}).backward()
         if cuda:
             torch.cuda.synchronize(device)
-        if repeat >= 2:
+        if repeat >= warm_ups:
             seconds.append(time.perf_counter() - began)
             for stage, value in guidance.record.seconds.items():
                 stages.setdefault(stage, []).append(value)
     return {
         "seconds": round(statistics.median(seconds), 4),
         "seconds_by_stage": {stage: round(statistics.median(values), 4) for stage, values in stages.items()},
-        "peak_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2) if cuda else None,
+        "peak_gib": peak.gib(),
     }
 
 
@@ -130,8 +147,11 @@ def main() -> None:
     parser.add_argument("--chunk", default="auto", help="pictures in a call, or auto")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--warm-ups", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--out", type=Path, help="results/real_sizes_cuda.json, or _cpu, unless said otherwise"
+    )
     options = parser.parse_args()
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         sys.exit("error: torch sees no CUDA GPU; with --device cpu a step takes minutes")
@@ -150,15 +170,17 @@ def main() -> None:
             condition = sizes.condition(name, 1, prior.views, options.device)
             reward = ImageRewardSized(options.device, dtype, chunk)
             for count in options.candidates:
-                found = measure(prior, condition, reward, count, options.repeats)
+                found = measure(prior, condition, reward, count, options.warm_ups, options.repeats)
                 rows.append({"prior": name, "precision": precision, "candidates": count, **found})
                 table.add_row(name, precision, str(count), f"{found['seconds']:.3f}", str(found["peak_gib"]))
+                print(rows[-1], flush=True)
             del prior, reward
             if options.device.startswith("cuda"):
                 torch.cuda.empty_cache()
     Console(width=100).print(table)
     record = {"chunk": options.chunk, "compiled": options.compile, "repeats": options.repeats, "rows": rows}
-    write_record(options.out, record, options.device)
+    kind = torch.device(options.device).type
+    write_record(options.out or RESULTS / f"real_sizes_{kind}.json", record, options.device)
 
 
 if __name__ == "__main__":

@@ -184,11 +184,14 @@ def _shown_3d(name: str) -> tuple[float, int]:
 
 
 def plan(name: str) -> list[str]:
-    """Means of every method, and how the judge's differ from the baseline's."""
+    """Means of every method, and how the judge's differ from those of the method that each is compared with."""
     record = _read(f"plans/{name}.json")
     infos = [metric_info(metric) for metric, said in record["metrics"].items() if "failed" not in said]
     judge = next(info for info in infos if info.name == "judge")
-    against = f"{judge.title} against {record['baseline']}"
+    rivals = dict.fromkeys(said["against"] for said in record["methods"].values() if said["against"])
+    against = (
+        f"{judge.title} against {next(iter(rivals))}" if len(rivals) == 1 else f"{judge.title}, difference"
+    )
     heads = ["method", *(heading(info) for info in infos), against, "network evaluations", "seconds"]
     rows = []
     for method, said in record["methods"].items():
@@ -197,12 +200,17 @@ def plan(name: str) -> list[str]:
             score = said["scores"][info.name]
             dagger = f" {DAGGER}" if info.name in said["optimised"] else ""
             row.append(GAP if score is None else number(score["value"], info) + dagger)
-        found = said["against the baseline"][judge.name]
-        row.append(GAP if found is None else _against(found["difference"], judge))
+        found = said["differences"][judge.name]
+        to = f" to {said['against']}" if len(rivals) > 1 else ""
+        row.append(GAP if found is None else _against(found["difference"], judge) + to)
         row += [f"{said['network_evaluations']:,.0f}", f"{said['seconds']:.1f}"]
         rows.append(row)
     prompts, seeds = record["prompts"], len(record["seeds"])
-    said = f"{prompts} prompts × {seeds} seed{'s' if seeds > 1 else ''}, size {record['size']}."
+    machine = record["hardware"]
+    said = (
+        f"{prompts} prompts × {seeds} seed{'s' if seeds > 1 else ''}, size {record['size']}; {machine['processor']}, "
+        f"{machine['cores']} cores, {machine['date']}."
+    )
     return [said, "", *markdown(heads, rows)]
 
 

@@ -187,6 +187,8 @@ def test_the_toyboxs_own_edits(tmp_path):
         (("[a red cube, a blue ball, a green apple]", "nowhere.txt"), "no such file"),
         (("a blue ball", "a red cube"), "'a red cube' twice"),
         (("{candidates: 3}", "{best_of: nobody}"), "expected a number, or another method"),
+        (("{candidates: 3}", "{against: nobody}"), "against of RewardSDS is 'nobody': expected another method"),
+        (("{candidates: 3}", "{against: RewardSDS}"), "expected another method"),
         (("{candidates: 3}", "{candidates: 3, seed: 1}"), "which a plan gives itself"),
         (("{candidates: 3}", "{candidats: 3}"), "method RewardSDS: unknown setting candidats"),
         (("{candidates: 3}", "{candidates: 1}"), "method RewardSDS: candidates is 1"),
@@ -205,6 +207,20 @@ def test_no_plan(tmp_path):
         read_plan(tmp_path / "none.yaml")
     with pytest.raises(SettingsError, match="holds no plan"):
         plan_of("- a\n- b\n", tmp_path)
+
+
+def test_a_method_is_compared_with_the_baseline_or_with_the_one_that_it_names():
+    methods = {
+        "SDS": {"weighting": "none"},
+        "RewardSDS": {},
+        "VSD": {"loss": "vsd", "weighting": "none"},
+        "N:": {"loss": "vsd", "against": "VSD", "sweep": {"candidates": [2, 4]}},
+    }
+    rivals = {"RewardSDS": "SDS", "VSD": "SDS", "N: candidates 2": "VSD", "N: candidates 4": "VSD"}
+    assert make(methods=methods).rivals() == {"SDS": None, **rivals}
+    assert make(methods=methods, baseline="RewardSDS").rivals() == {
+        **rivals, "SDS": "RewardSDS", "RewardSDS": None, "VSD": "RewardSDS",
+    }  # fmt: skip
 
 
 def test_only_pictures_are_sampled():

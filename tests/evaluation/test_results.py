@@ -42,11 +42,11 @@ OURS = [
 def figures(**values) -> Figures:
     metrics = [SHARE, ERROR]
     columns = [
-        column("SDS", PLAIN, None, metrics, best_of=1, optimised=()),
-        column("Ours", OURS, PLAIN, metrics, best_of=1, optimised=("judge",)),
+        column("SDS", PLAIN, None, metrics, rival=None, best_of=1, optimised=()),
+        column("Ours", OURS, PLAIN, metrics, rival="SDS", best_of=1, optimised=("judge",)),
     ]
     given = {
-        "title": "T", "size": "", "task": "image", "prompts": 3, "seeds": [0, 1], "baseline": "SDS",
+        "title": "T", "size": "", "task": "image", "prompts": 3, "seeds": [0, 1],
         "metrics": metrics, "columns": columns, "scored": [*PLAIN, *OURS], **values,
     }  # fmt: skip
     return Figures(**given)
@@ -79,6 +79,8 @@ def test_markdown():
     assert "| SDS | 37.5% (25.0% to 50.0%) | 0.250 | 100 | 2.0 |" in lines
     (means,) = [line for line in lines if line.startswith("| Ours (3 of 4) | 75.0%")]
     assert "†" in means
+    assert "| method | against | Judge ↑ | Error ↓ |" in lines
+    assert [line for line in lines if line.startswith("| Ours (3 of 4) | SDS | +37.5%")]
     assert "- missing: hps: no reward 'hps'" in lines
     assert "- missing: Ours: d, seed 0: the disk is full" in lines
     assert text.count("†") == 3  # its mean, its difference, the footnote
@@ -86,7 +88,8 @@ def test_markdown():
 
 def test_a_missing_result_is_never_a_zero():
     found = as_json(figures())["methods"]["Ours"]
-    assert (found["results"], found["of"]) == (3, 4)
+    assert (found["results"], found["of"], found["against"]) == (3, 4, "SDS")
+    assert found["differences"]["judge"]["difference"]["value"] == pytest.approx(0.375)
     assert found["scores"]["judge"]["value"] == pytest.approx(0.75)
     rows = list(csv.DictReader(io.StringIO(as_csv(figures()))))
     assert [row["judge"] for row in rows if row["prompt"] == "d"] == ["", ""]

@@ -303,16 +303,18 @@ class Comparison:
 
     def _figures(self, scored: Sequence[Scored], metrics: _Metrics) -> Figures:
         of = {name: [one for one in scored if one.cell.method == name] for name in self.columns}
-        infos = metrics.infos
+        infos, rivals = metrics.infos, self.plan.rivals()
         columns = []
         for name, (method, swept) in self.columns.items():
+            rival = rivals[name]
             family = next(one for one in self.plan.methods if name == one or name.startswith(f"{one} "))
             columns.append(
                 column(
                     name,
                     of[name],
-                    None if name == self.plan.first else of[self.plan.first],
+                    None if rival is None else of[rival],
                     infos,
+                    rival=rival,
                     best_of=self.best_of[name],
                     optimised=tuple(
                         info.name for info in infos if is_optimised(info.name, self._steered_by(name, method))
@@ -327,7 +329,6 @@ class Comparison:
             task=self.plan.task,
             prompts=len(self.asked),
             seeds=self.plan.seed_list,
-            baseline=self.plan.first,
             metrics=infos,
             columns=columns,
             scored=scored,

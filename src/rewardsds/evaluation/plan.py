@@ -55,6 +55,9 @@ class Method(Settings):
         le=1000,
         description="Plain sampling from the prior (DDIM) in so many steps, in place of any optimisation.",
     )
+    against: str | None = Field(
+        default=None, description="The method that this one is compared with; without it the plan's baseline."
+    )
     sweep: dict[str, list[Any]] = Field(
         default_factory=dict,
         description="Settings with several values each; the method becomes one for each combination.",
@@ -173,6 +176,8 @@ class Plan(Settings):
             other = method.best_of
             if isinstance(other, str) and (other not in names or other == name):
                 raise ValueError(f"best_of of {name} is {other!r}: expected a number, or another method")
+            if method.against is not None and (method.against not in names or method.against == name):
+                raise ValueError(f"against of {name} is {method.against!r}: expected another method")
             if method.sampling_steps is not None and self.task != "image":
                 raise ValueError(f"{name} samples from the prior, which makes pictures: task is {self.task}")
         return self
@@ -190,8 +195,15 @@ class Plan(Settings):
 
     @property
     def first(self) -> str:
-        """The method that the others are compared with."""
+        """The method that the others are compared with, unless they name another."""
         return self.baseline or next(iter(self.columns()))
+
+    def rivals(self) -> dict[str, str | None]:
+        """The method that each is compared with; None for the baseline, which is compared with nothing."""
+        return {
+            name: method.against or (None if name == self.first else self.first)
+            for name, (method, _) in self.columns().items()
+        }
 
     @property
     def seed_list(self) -> list[int]:

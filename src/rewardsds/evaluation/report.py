@@ -38,6 +38,7 @@ class _Cell:
 class _Row:
     name: str
     cells: Sequence[_Cell]
+    rival: str | None = None
     cost: Sequence[str] = ()
 
 
@@ -55,18 +56,19 @@ def write_report(
     for label in labels:
         files = [pictures.get((method, label)) for method in methods]
         rows.append((label, [None if file is None else data_uri(file) for file in files]))
-    others = [one for one in figures.columns if one.name != figures.baseline]
     page = page_template(text).render(
         figures=figures,
         style=page_style(),
         summary=summary(figures),
         heads=[heading(metric) for metric in figures.metrics],
         means=[
-            _Row(named(one), [_mean(one, metric) for metric in figures.metrics], cost_cells(one))
+            _Row(named(one), [_mean(one, metric) for metric in figures.metrics], cost=cost_cells(one))
             for one in figures.columns
         ],
         differences=[
-            _Row(named(one), [_difference(one, metric) for metric in figures.metrics]) for one in others
+            _Row(named(one), [_difference(one, metric) for metric in figures.metrics], one.rival)
+            for one in figures.columns
+            if one.rival
         ],
         optimised=any(one.optimised for one in figures.columns),
         fewest=FEWEST_PROMPTS,
@@ -131,16 +133,19 @@ def _hacking(figures: Figures) -> list[str]:
     ranked = {metric.name for metric in figures.metrics if metric.name.startswith("r-precision")}
     for reward in (metric for metric in figures.metrics if metric.name in steering):
         for judge in (metric for metric in figures.metrics if metric.name not in steering | ranked):
-            marks = []
+            marks: list[Mark] = []
+            rivals: list[str] = []
             for one in figures.columns:
                 gained, judged = one.against[reward.name], one.against[judge.name]
-                if gained is not None and judged is not None and reward.name in one.optimised:
+                if gained and judged and one.rival and reward.name in one.optimised:
+                    rivals.append(one.rival)
                     marks.append(
                         Mark(one.name, _scaled(reward, gained.difference), _scaled(judge, judged.difference))
                     )
+            said = " or ".join(dict.fromkeys(rivals))
             if marks:
-                marks.append(Mark(figures.baseline, _exactly(0.0), _exactly(0.0), "b"))
-            title = f"Gained over {figures.baseline}: {judge.title} by {reward.title}, which steers"
+                marks.append(Mark(said, _exactly(0.0), _exactly(0.0), "b"))
+            title = f"Gained over {said}: {judge.title} by {reward.title}, which steers"
             found.append(mark_chart(title, marks, f"{reward.title} gained", f"{judge.title} gained"))
     return found
 

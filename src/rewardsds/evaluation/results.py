@@ -32,8 +32,9 @@ class Scored:
 @dataclass(frozen=True)
 class Column:
     """A method's figures. best_of: results that were picked from. optimised: metrics that it was steered by, or picked
-    by. scores: means over prompts by metric, None where nothing could be scored. against: compared with the baseline,
-    on the prompts that both have, None for the baseline itself. n: prompts by metric. swept: the values of a sweep."""
+    by. scores: means over prompts by metric, None where nothing could be scored. rival: the method that it is compared
+    with, None for the baseline. against: compared with it, on the prompts that both have. n: prompts by metric. swept:
+    the values of a sweep."""
 
     name: str
     cells: int
@@ -42,6 +43,7 @@ class Column:
     optimised: tuple[str, ...]
     scores: Mapping[str, Estimate | None]
     n: Mapping[str, int]
+    rival: str | None
     against: Mapping[str, Comparison | None]
     network_evaluations: float | None
     seconds: float | None
@@ -58,7 +60,6 @@ class Figures:
     task: str
     prompts: int
     seeds: Sequence[int]
-    baseline: str
     metrics: Sequence[MetricInfo]
     columns: Sequence[Column]
     scored: Sequence[Scored]
@@ -87,16 +88,16 @@ class Figures:
 def column(
     name: str,
     scored: Sequence[Scored],
-    baseline: Sequence[Scored] | None,
+    theirs: Sequence[Scored] | None,
     metrics: Sequence[MetricInfo],
     **known: Any,
 ) -> Column:
-    """The figures of a method from its cells; baseline: the cells that it is compared with, in any order."""
+    """The figures of a method from its cells; theirs: the cells that it is compared with, in any order."""
     values = {metric.name: _means(scored, metric.name) for metric in metrics}
-    theirs = {} if baseline is None else {metric.name: _means(baseline, metric.name) for metric in metrics}
+    rivals = {} if theirs is None else {metric.name: _means(theirs, metric.name) for metric in metrics}
     against: dict[str, Comparison | None] = {}
     for metric in metrics:
-        own, rival = values[metric.name], theirs.get(metric.name, {})
+        own, rival = values[metric.name], rivals.get(metric.name, {})
         both = [label for label in own if label in rival]
         against[metric.name] = (
             compare(
@@ -133,7 +134,7 @@ def _means(scored: Sequence[Scored], metric: str) -> dict[str, float]:
 
 
 def as_markdown(figures: Figures) -> str:
-    """Two tables, means and differences to the baseline, and below them what is missing."""
+    """Two tables, means and differences, and below them what is missing."""
     heads = [heading(metric) for metric in figures.metrics]
     means = [
         [named(one), *(_mean_cell(one, metric) for metric in figures.metrics), *cost_cells(one)]
@@ -141,13 +142,14 @@ def as_markdown(figures: Figures) -> str:
     ]
     lines = [f"# {figures.title}", "", summary(figures), ""]
     lines += markdown(["method", *heads, "network evaluations", "seconds"], means)
-    others = [one for one in figures.columns if one.name != figures.baseline]
-    if others:
-        said = f"Against {figures.baseline}, paired by prompt; in brackets 95% intervals, then prompts won:"
+    compared = [one for one in figures.columns if one.rival]
+    if compared:
         differences = [
-            [named(one), *(_difference_cell(one, metric) for metric in figures.metrics)] for one in others
+            [named(one), one.rival, *(_difference_cell(one, metric) for metric in figures.metrics)]
+            for one in compared
         ]
-        lines += ["", said, "", *markdown(["method", *heads], differences)]
+        lines += ["", "Differences, paired by prompt; in brackets 95% intervals, then prompts won:", ""]
+        lines += markdown(["method", "against", *heads], differences)
     lines += ["", *notes(figures)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -226,7 +228,7 @@ def as_csv(figures: Figures) -> str:
 def as_json(figures: Figures) -> dict[str, Any]:
     """All figures, for other programs."""
 
-    def against(found: Comparison | None) -> dict[str, Any] | None:
+    def difference(found: Comparison | None) -> dict[str, Any] | None:
         if found is None:
             return None
         return {"difference": found.difference._asdict(), "wins": found.wins, "prompts": found.n}
@@ -237,7 +239,6 @@ def as_json(figures: Figures) -> dict[str, Any]:
         "task": figures.task,
         "prompts": figures.prompts,
         "seeds": list(figures.seeds),
-        "baseline": figures.baseline,
         "hardware": dict(figures.hardware),
         "metrics": {
             metric.name: {
@@ -260,7 +261,8 @@ def as_json(figures: Figures) -> dict[str, Any]:
                     name: None if estimate is None else {**estimate._asdict(), "prompts": one.n[name]}
                     for name, estimate in one.scores.items()
                 },
-                "against the baseline": {name: against(found) for name, found in one.against.items()},
+                "against": one.rival,
+                "differences": {name: difference(found) for name, found in one.against.items()},
             }
             for one in figures.columns
         },
