@@ -156,6 +156,9 @@ def main() -> None:
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         sys.exit("error: torch sees no CUDA GPU; with --device cpu a step takes minutes")
     chunk = options.chunk if options.chunk == "auto" else int(options.chunk)
+    kind = torch.device(options.device).type
+    out: Path = options.out or RESULTS / f"real_sizes_{kind}.json"
+    settings = {name: getattr(options, name) for name in ("chunk", "compile", "warm_ups", "repeats")}
     rows: list[dict[str, Any]] = []
     table = Table(title="One step with random weights of true size")
     for column in ("prior", "precision", "N", "seconds", "peak GiB"):
@@ -174,13 +177,11 @@ def main() -> None:
                 rows.append({"prior": name, "precision": precision, "candidates": count, **found})
                 table.add_row(name, precision, str(count), f"{found['seconds']:.3f}", str(found["peak_gib"]))
                 print(rows[-1], flush=True)
+                write_record(out, {**settings, "rows": rows}, options.device)
             del prior, reward
             if options.device.startswith("cuda"):
                 torch.cuda.empty_cache()
     Console(width=100).print(table)
-    record = {"chunk": options.chunk, "compiled": options.compile, "repeats": options.repeats, "rows": rows}
-    kind = torch.device(options.device).type
-    write_record(options.out or RESULTS / f"real_sizes_{kind}.json", record, options.device)
 
 
 if __name__ == "__main__":

@@ -158,6 +158,39 @@ def exports() -> list[str]:
     return lines
 
 
+def real_sizes() -> list[str]:
+    lines = [
+        "| prior | | N | pictures in a call | seconds a step | network | decoder | reward | peak memory | machine |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted(RESULTS.glob("real_sizes_*.json")):
+        record = _read(path.name)
+        machine = record["hardware"].get("gpu", record["hardware"]["processor"])
+        for row in record["rows"]:
+            stages = row["seconds_by_stage"]
+            cells = (
+                row["prior"],
+                row["precision"],
+                str(row["candidates"]),
+                "all" if record["chunk"] == "auto" else record["chunk"],
+                *(f"{one:.3g}" for one in (row["seconds"], stages["predict"])),
+                *(f"{stages[name]:.3g}" if name in stages else GAP for name in ("decode", "reward")),
+                f"{row['peak_gib']:.1f} GiB",
+                machine,
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def reward_throughput() -> list[str]:
+    record = _read("reward_throughput.json")
+    lines = ["| reward | pictures a second | one by one through PIL | |", "|---|---|---|---|"]
+    for row in record["rows"]:
+        cells = f"{row['pictures_a_second']:.0f}", f"{row['by_pil']:.0f}", f"{row['times']:.1f} ×"
+        lines.append(f"| `{row['reward']}` | {' | '.join(cells)} |")
+    return lines
+
+
 def objects() -> list[str]:
     lines = [
         "| | | SDS | RewardSDS | difference |",
@@ -230,6 +263,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "object cost": cost_3d,
     "exports": exports,
     "objects": objects,
+    "real sizes": real_sizes,
+    "reward throughput": reward_throughput,
 }
 
 
