@@ -11,6 +11,7 @@ from rewardsds.distillation.guidance import RewardSDS
 from rewardsds.distillation.losses import VSD
 from rewardsds.distillation.weighting import Uniform
 from rewardsds.priors.diffusion import DiffusionPrior
+from rewardsds.priors.load import load_prior
 from rewardsds.priors.lora import LoRAEstimator
 from rewardsds.scenes.cameras import sample_orbit_group
 
@@ -36,17 +37,21 @@ def shake(estimator: LoRAEstimator) -> None:
             parameter.add_(0.3)
 
 
-def test_switched_off_the_prior_is_what_it_was_to_the_bit(prior: DiffusionPrior):
+@pytest.mark.parametrize("convolutions", [False, True])
+def test_switched_off_the_prior_is_what_it_was_to_the_bit(prior: DiffusionPrior, convolutions: bool):
     before = predictions(prior)
-    estimator = LoRAEstimator(prior)
+    estimator = LoRAEstimator(prior, convolutions=convolutions)
     assert torch.equal(predictions(prior), before)
     shake(estimator)
     estimator.predict(NOISY, AT, prior.condition(["a red car"]))
     assert torch.equal(predictions(prior), before)
 
 
-def test_a_new_estimator_predicts_what_the_prior_does_and_learns_to_differ(prior: DiffusionPrior):
-    estimator = LoRAEstimator(prior)
+@pytest.mark.parametrize("convolutions", [False, True])
+def test_a_new_estimator_predicts_what_the_prior_does_and_learns_to_differ(
+    prior: DiffusionPrior, convolutions: bool
+):
+    estimator = LoRAEstimator(prior, convolutions=convolutions)
     condition = prior.condition(["a red car"])
     torch.testing.assert_close(estimator.predict(NOISY, AT, condition), predictions(prior)[0])
     shake(estimator)
@@ -61,8 +66,18 @@ def test_only_adapters_are_added(prior: DiffusionPrior):
     assert own < before / 5
 
 
-def test_gradient_reaches_the_adapters_and_nothing_else(prior: DiffusionPrior):
-    estimator = LoRAEstimator(prior)
+def test_adapters_in_convolutions_are_asked_for(prior: DiffusionPrior):
+    plain = LoRAEstimator(prior, name="plain").state_dict()
+    wider = LoRAEstimator(prior, name="wider", convolutions=True).state_dict()
+    assert not any(".conv" in key for key in plain)
+    more = {key for key in wider if ".conv1." in key or ".conv2." in key}
+    assert more
+    assert {key.replace("wider", "plain") for key in set(wider) - more} == set(plain)
+
+
+@pytest.mark.parametrize("convolutions", [False, True])
+def test_gradient_reaches_the_adapters_and_nothing_else(prior: DiffusionPrior, convolutions: bool):
+    estimator = LoRAEstimator(prior, convolutions=convolutions)
     shake(estimator)
     estimator.predict(NOISY, AT, prior.condition(["a red car"])).square().sum().backward()
     assert all(parameter.grad is not None for parameter in estimator.parameters())
@@ -135,6 +150,33 @@ def test_the_estimator_learns_its_particles(prior: DiffusionPrior):
         own = (loss.estimator.predict(noisy, t, condition) - noise).square().mean()
         prior_error = (prior.predict(noisy, t, condition).conditional - noise).square().mean()
     assert own < 0.9 * prior_error
+
+
+@pytest.mark.slow
+def test_on_the_toybox_convolutions_learn_the_detail_that_attention_does_not():
+    """Its network attends at 8 × 8 and 4 × 4 only."""
+
+    def learned(convolutions: bool) -> float:
+        """By how much the estimator's error on its own particle is below the prior's."""
+        prior = load_prior("toybox", "cpu")
+        loss = VSD(LoRAEstimator(prior, convolutions=convolutions), 1.0, learning_rate=3e-3)
+        guidance = RewardSDS(prior, None, weighting=Uniform(), loss=loss)
+        draws = [torch.Generator().manual_seed(seed) for seed in range(3)]
+        latents = torch.randn(1, 1, *prior.latent_shape, generator=draws[0])
+        for _ in range(40):
+            z = latents.clone().requires_grad_()
+            guidance(latents=z, prompt="a red car", generators=draws[1:2]).backward()
+        noise = torch.randn(16, 1, 1, *prior.latent_shape, generator=draws[2])
+        t, kept = torch.tensor([300]), prior.alphas_cumprod[300]
+        noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
+        condition = prior.condition(["a red car"])
+        with torch.no_grad():
+            own = (loss.estimator.predict(noisy, t, condition) - noise).square().mean()
+            prior_error = (prior.predict(noisy, t, condition).conditional - noise).square().mean()
+        return float(prior_error - own)
+
+    both = learned(True), learned(False)
+    assert both[0] > 1.5 * both[1] > 0, both
 
 
 def test_what_it_learned_is_restored(prior: DiffusionPrior, tiny_prior_folder: Path):

@@ -302,3 +302,14 @@ def test_every_setting_is_read_by_something(
         unread = kind.model_fields.keys() - reads[kind.__name__]
         assert not unread - chosen - {"vsd"}, kind.__name__  # vsd needs a UNet: see test_cli
     assert chosen <= reads["TextToImageSettings"]
+
+
+def test_the_estimator_of_vsd_suits_the_prior():
+    def estimator(**values: Any) -> tuple[bool | None, float | None]:
+        vsd = TextToImageSettings(prompt="a red cube", loss="vsd", **values).resolved().vsd
+        return vsd.convolutions, vsd.learning_rate
+
+    assert estimator() == (True, 3e-3)
+    assert estimator(prior="models/sd") == (False, 1e-3)
+    assert estimator(vsd={"convolutions": False, "learning_rate": 1e-4}) == (False, 1e-4)
+    assert estimator(prior="models/sd", vsd={"convolutions": True}) == (True, 1e-3)

@@ -15,19 +15,31 @@ from rewardsds.priors.base import Condition
 from rewardsds.priors.latent import LatentPrior
 from rewardsds.priors.multiview import CAMERA_CHANNELS, camera_embedding
 
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+CONVOLUTIONS = ("conv1", "conv2")
+"""Of a UNet's residual blocks; other networks have none."""
 
 
 class LoRAEstimator:
-    """ε̂_ψ: the prior's own network with LoRA (arXiv 2106.09685) in its attention, as VSD's estimator has it.
+    """ε̂_ψ: the prior's own network with LoRA (arXiv 2106.09685) in its attention, as VSD's estimator has it, and in
+    its convolutions where asked. A network that attends at coarse resolutions only cannot learn what noise lies in the
+    detail by its attention alone, and VSD then leaves that noise in the pictures.
 
     The prior's weights are shared, so that it costs the memory of the adapters alone; outside of the estimator's
     calls they are switched off, and the prior predicts what it did before, to the bit. A prior without a camera
     embedding gets one here, starting at zero, for calls whose condition has cameras (arXiv 2305.16213, section 3.3).
     """
 
-    def __init__(self, prior: LatentPrior, rank: int = 4, name: str = "estimator", seed: int = 0) -> None:
-        """name: of the adapter; a prior can hold several. seed: of the initial A; B is zero at first."""
+    def __init__(
+        self,
+        prior: LatentPrior,
+        rank: int = 4,
+        name: str = "estimator",
+        seed: int = 0,
+        convolutions: bool = False,
+    ) -> None:
+        """name: of the adapter; a prior can hold several. seed: of the initial A; B is zero at first. convolutions:
+        adapters in the residual blocks too, where the network has such."""
         if rank < 1:
             raise ValueError(f"the rank of an adapter is at least 1, got {rank}")
         network = prior.network
@@ -38,8 +50,9 @@ class LoRAEstimator:
         device = prior.alphas_cumprod.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
+            targets = [*ATTENTION, *(CONVOLUTIONS if convolutions else ())]
             network.add_adapter(
-                LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=True, target_modules=TARGETS), name
+                LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=True, target_modules=targets), name
             )
             self.camera: TimestepEmbedding | None = None
             if not prior.sees_cameras:

@@ -222,8 +222,10 @@ def _base_loss(settings: GenerationSettings, prior: LatentPrior) -> Loss:
     if settings.loss == "recon":
         return Recon(scale, settings.guidance_rescale)
     if settings.loss == "vsd":
-        vsd = settings.vsd
-        estimator = LoRAEstimator(prior, vsd.rank, seed=settings.seed)
+        vsd = settings.resolved_vsd
+        assert vsd.convolutions is not None
+        assert vsd.learning_rate is not None
+        estimator = LoRAEstimator(prior, vsd.rank, seed=settings.seed, convolutions=vsd.convolutions)
         return VSD(estimator, scale, vsd.learning_rate, vsd.updates, vsd.t_range)
     if settings.loss == "bridge":
         bridge = settings.bridge

@@ -56,6 +56,10 @@ Adam's steps, which for them all go one way, are shorter.
 """
 ROLLOUT_GUIDANCE_SCALES = (3.0, 7.5)
 """Of the previews: on the toybox, and in RewardSDS's public code."""
+ESTIMATORS = ((True, 3e-3), (False, 1e-3))
+"""Of VSD's estimator, where not given: whether its convolutions learn too, and its learning rate; on the toybox, and
+elsewhere. The toybox's network attends at 8 × 8 and 4 × 4 only: with adapters in the attention alone, VSD's pictures
+stay full of noise."""
 
 
 def _checked_prompt(prompt: str) -> str:
@@ -71,10 +75,19 @@ Prompt = Annotated[str, AfterValidator(_checked_prompt)]
 
 
 class VSDSettings(Settings):
-    """Of the loss vsd: the estimator, LoRA on the prior's attention."""
+    """Of the loss vsd: the estimator, LoRA on the prior's own network."""
 
     rank: int = Field(default=4, ge=1, le=512, description="Rank of the adapters.")
-    learning_rate: float = Field(default=1e-3, gt=0, description="AdamW's learning rate of the estimator.")
+    convolutions: bool | None = Field(
+        default=None,
+        description="Adapters in the convolutions of the residual blocks, beside those in the attention. null: on the "
+        "toybox, whose network attends at coarse resolutions only.",
+    )
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="AdamW's learning rate of the estimator. null: 0.003 on the toybox, else 0.001.",
+    )
     updates: int = Field(
         default=1, ge=1, le=1000, description="Training steps of the estimator for each step of the scene."
     )
@@ -453,6 +466,15 @@ class GenerationSettings(DistillationSettings):
     def seeds(self) -> list[int]:
         """One a particle."""
         return [self.seed + index for index in range(self.particles)]
+
+    @property
+    def resolved_vsd(self) -> VSDSettings:
+        convolutions, rate = ESTIMATORS[0 if self.prior == "toybox" else 1]
+        given = self.vsd.model_dump(exclude_none=True)
+        return VSDSettings(**{"convolutions": convolutions, "learning_rate": rate, **given})
+
+    def resolved(self) -> Self:
+        return super().resolved().model_copy(update={"vsd": self.resolved_vsd})
 
 
 class TextToImageSettings(GenerationSettings):
