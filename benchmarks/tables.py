@@ -234,8 +234,8 @@ def plan(name: str) -> list[str]:
             dagger = f" {DAGGER}" if info.name in said["optimised"] else ""
             row.append(GAP if score is None else number(score["value"], info) + dagger)
         found = said["differences"][judge.name]
-        to = f" to {said['against']}" if len(rivals) > 1 else ""
-        row.append(GAP if found is None else _against(found["difference"], judge) + to)
+        rival = f" against {said['against']}" if len(rivals) > 1 else ""
+        row.append(GAP if found is None else _against(found["difference"], judge) + rival)
         row += [f"{said['network_evaluations']:,.0f}", f"{said['seconds']:.1f}"]
         rows.append(row)
     prompts, seeds = record["prompts"], len(record["seeds"])
