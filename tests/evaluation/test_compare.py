@@ -169,18 +169,21 @@ def test_the_report_is_one_file(done):
         assert expected in text
 
 
+def is_shown(sheet: Path, picture: Path) -> bool:
+    """Whether a picture stands somewhere in a contact sheet, at twice its size."""
+    with Image.open(sheet) as whole, Image.open(picture) as part:
+        pixels = np.asarray(whole.convert("RGB"))
+        doubled = np.asarray(part.convert("RGB")).repeat(2, axis=0).repeat(2, axis=1)
+    starts = [(y, row.tobytes().find(doubled[0].tobytes())) for y, row in enumerate(pixels)]
+    places = [(y, start // 3) for y, start in starts if start >= 0]
+    return any((pixels[y : y + 128, x : x + 128] == doubled).all() for y, x in places)
+
+
 def test_the_contact_sheet_shows_every_result(done):
     _, out, _ = done
-    with Image.open(out / "sheet.png") as sheet:
-        pixels = np.asarray(sheet.convert("RGB"))
     for cell in cells(out):
-        if cell["seed"] != "0":
-            continue
-        with Image.open(out / cell["result"] / cell["picture"]) as picture:
-            doubled = np.asarray(picture.convert("RGB")).repeat(2, axis=0).repeat(2, axis=1)
-        starts = [(y, row.tobytes().find(doubled[0].tobytes())) for y, row in enumerate(pixels)]
-        places = [(y, start // 3) for y, start in starts if start >= 0]
-        assert any((pixels[y : y + 128, x : x + 128] == doubled).all() for y, x in places), cell["method"]
+        if cell["seed"] == "0":
+            assert is_shown(out / "sheet.png", out / cell["result"] / cell["picture"]), cell["method"]
 
 
 def test_again_takes_nothing_and_changes_nothing(done, capsys):
@@ -299,3 +302,22 @@ def test_one_process_at_a_time(tmp_path):
 def test_ray_and_workers_exclude_each_other(tmp_path):
     with pytest.raises(SettingsError, match="give one of them"):
         compare(write_plan(tmp_path), tmp_path / "out", workers=2, ray="local")
+
+
+def test_edits_are_shown_beside_what_was_given(tmp_path):
+    text = """
+task: edit
+prompts: toybox-edits:2
+settings: {steps: 2, candidates: 2}
+methods:
+  DDS: {weighting: none}
+  RewardDDS: {}
+metrics: [judge]
+"""
+    plan, out = write_plan(tmp_path, text), tmp_path / "out"
+    compare(plan, out, workers=1)
+    assert Page((out / "report.html").read_text(encoding="utf-8")).images == 2 * 3
+    given = [path for path in (out / "runs").rglob("before.png") if "rewarddds" in str(path)]
+    assert len(given) == 2
+    for picture in [*given, *(path.with_name("image.png") for path in given)]:
+        assert is_shown(out / "sheet.png", picture)

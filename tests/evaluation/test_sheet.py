@@ -66,5 +66,6 @@ def test_words_are_wrapped_and_never_lost():
     assert " ".join(lines) == text
     assert len(lines) > 1
     assert wrapped("", 10) == [""]
+    assert wrapped("a hat → a car", 200) == ["a hat -> a car"]  # what the font cannot draw
     (cut,) = wrapped("incomprehensibilities", 60)
     assert cut.endswith("…")

@@ -61,6 +61,7 @@ from rewardsds.tasks.settings import TextTo3DSettings
 
 AT_ONCE = 32  # results that are looked at together
 SHEET_VIEWS, SHEET_SIZE = 4, 96  # of an object in the contact sheet
+GIVEN = "given"  # the contact sheet's column of what was edited
 
 
 @dataclass
@@ -346,13 +347,17 @@ class Comparison:
         return rewards
 
     def pictures(self, scored: Sequence[Scored]) -> dict[tuple[str, str], Path]:
-        """A picture of every method and prompt, of the first seed: (method, label) → file."""
+        """A picture of every method and prompt, of the first seed: (method, label) → file; of edits what was given
+        too."""
         found: dict[tuple[str, str], Path] = {}
         first = self.plan.seed_list[0]
         by_folder = {str(unit.folder): unit for unit in self.units}
         for one in scored:
             if one.cell.seed != first or one.problem or not one.result:
                 continue
+            given = self.root / one.result / "before.png"
+            if self.plan.task == "edit" and given.is_file():
+                found[GIVEN, one.cell.asked.label] = given
             if one.picture:
                 found[one.cell.method, one.cell.asked.label] = self.root / one.result / one.picture
                 continue
@@ -586,15 +591,17 @@ def _write_all(comparison: Comparison, figures: Figures) -> list[Path]:
             f"there is nothing to report: none of {len(figures.scored)} results is finished ({reasons})"
         )
     pictures = comparison.pictures(figures.scored)
-    labels = [one.label for one in comparison.asked]
+    labels, columns = [one.label for one in comparison.asked], list(comparison.columns)
+    if comparison.plan.task == "edit":
+        columns = [GIVEN, *columns]
     _write(root / "comparison.json", json_text(as_json(figures)))
     _write(root / "comparison.csv", as_csv(figures))
     _write(root / "comparison.md", as_markdown(figures))
     sheet = root / "sheet.png"
-    _anew(sheet, lambda path: draw_sheet(pictures, labels, list(comparison.columns), path))
+    _anew(sheet, lambda path: draw_sheet(pictures, labels, columns, path))
     _anew(
         root / "report.html",
-        lambda path: write_report(figures, pictures, labels, _as_yaml(comparison.plan), path),
+        lambda path: write_report(figures, pictures, labels, columns, _as_yaml(comparison.plan), path),
     )
     return [
         root / name

@@ -46,15 +46,15 @@ def write_report(
     figures: Figures,
     pictures: Mapping[tuple[str, str], Path],
     labels: Sequence[str],
+    columns: Sequence[str],
     plan: str,
     path: Path,
 ) -> None:
-    """pictures: by method and prompt. labels: the prompts. plan: as text."""
+    """pictures: by column and prompt. labels: the prompts. columns: the methods, and others. plan: as text."""
     text = resources.files("rewardsds.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    methods = [one.name for one in figures.columns]
     rows = []
     for label in labels:
-        files = [pictures.get((method, label)) for method in methods]
+        files = [pictures.get((column, label)) for column in columns]
         rows.append((label, [None if file is None else data_uri(file) for file in files]))
     page = page_template(text).render(
         figures=figures,
@@ -74,7 +74,7 @@ def write_report(
         fewest=FEWEST_PROMPTS,
         charts=[Markup(chart) for chart in charts(figures) if chart],
         gaps=[*figures.unanswered, *figures.problems],
-        methods=methods,
+        columns=columns,
         rows=rows,
         plan=plan,
     )

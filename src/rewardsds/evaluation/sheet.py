@@ -61,7 +61,7 @@ def wrapped(text: str, width: int) -> list[str]:
     """The text in lines of at most so many pixels; a word that is longer is cut."""
     font = ImageFont.load_default(size=TEXT_SIZE)
     lines: list[str] = []
-    for word in text.split():
+    for word in text.replace("→", "->").split():  # the font has no arrow
         word = shortened(word, width, font)
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
