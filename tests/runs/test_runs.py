@@ -419,3 +419,20 @@ def test_progress_is_told_in_plain_lines_off_a_terminal(tmp_path: Path) -> None:
     assert lines[-1].startswith("step 40/40  reward ")
     assert 10 <= len(lines) <= 12
     assert "peak memory" in said(console)
+
+
+def test_numba_does_not_change_how_many_threads_torch_has():
+    """When numba starts its threads it sets OpenMP's number, which torch shares; sums would depend on what else was
+    imported."""
+    code = """
+import numba, torch
+from rewardsds.runs.randomness import deterministic
+
+torch.set_num_threads(3)
+for threads in (1, 2, 1):
+    with deterministic(threads, "cpu"):
+        print(torch.get_num_threads(), end=" ")
+    print(torch.get_num_threads(), end=" ")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "3", "2", "3", "1", "3"]

@@ -33,16 +33,17 @@ def deterministic(threads: int, device: str) -> Iterator[None]:
     threads_before = torch.get_num_threads()
     enabled_before = torch.are_deterministic_algorithms_enabled()
     warn_before = torch.is_deterministic_algorithms_warn_only_enabled()
+    # numba before torch: when it starts its own threads, it sets OpenMP's number, which is torch's too
+    numba_before = _set_numba_threads(threads)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=cuda)
-    numba_before = _set_numba_threads(threads)
     try:
         yield
     finally:
-        torch.set_num_threads(threads_before)
-        torch.use_deterministic_algorithms(enabled_before, warn_only=warn_before)
         if numba_before is not None:
             _set_numba_threads(numba_before)
+        torch.set_num_threads(threads_before)
+        torch.use_deterministic_algorithms(enabled_before, warn_only=warn_before)
 
 
 def _set_numba_threads(threads: int) -> int | None:
