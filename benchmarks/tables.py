@@ -26,41 +26,53 @@ PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("results.md", "r
 
 
 def losses() -> list[str]:
-    lines = [
-        "| loss | toys found, plain → weighted | difference, points | CLIP (optimised) | aesthetic | ImageReward |",
-        "|---|---|---|---|---|---|",
+    heads = [
+        "loss",
+        "toys found, plain → weighted",
+        "difference, points",
+        "CLIP (optimised)",
+        "aesthetic",
+        "ImageReward",
     ]
+    rows = []
     for path in sorted(RESULTS.glob("reward_gain_*.json")):
         record = _read(path.name)
-        rows = record["weighted against"]["plain"]
-        found = rows["judge finds"]
+        gained = record["weighted against"]["plain"]
+        found = gained["judge finds"]
         cells = [
             f"`{record['settings']['weighted']['loss']}`",
             f"{100 * found['rival']:.1f}% → {100 * found['ours']:.1f}%",
             _difference(found, 100, 1),
-            *(_difference(rows[name], 1, 3) for name in ("clip (optimised)", "aesthetic", "image-reward")),
+            *(_difference(gained[name], 1, 3) for name in ("clip (optimised)", "aesthetic", "image-reward")),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(cells)
+    return markdown(heads, rows)
 
 
 def edits() -> list[str]:
     record = _read("edits.json")
-    lines = ["| 48 edits | DDS | RewardDDS | difference |", "|---|---|---|---|"]
+    heads = ["48 edits", "DDS", "RewardDDS", "difference"]
+    rows = []
     for name, row in record["rewarddds against dds"].items():
         scale, digits = (100, 1) if name.startswith("judge") else (1, 3 if "reward" in name else 1)
         unit = "%" if scale == 100 else ""
         values = (f"{scale * row[key]:.{digits}f}{unit}" for key in ("rival", "ours"))
-        lines.append(f"| {name} | {' | '.join(values)} | {_difference(row, scale, digits)} |")
-    return lines
+        rows.append([name, *values, _difference(row, scale, digits)])
+    return markdown(heads, rows)
 
 
 def weightings() -> list[str]:
     record = _read("weightings.json")
-    lines = [
-        "| | network evaluations | reward | gain | judge | gain | judge's gain per 1000 evaluations |",
-        "|---|---|---|---|---|---|---|",
+    heads = [
+        "",
+        "network evaluations",
+        "reward",
+        "gain",
+        "judge",
+        "gain",
+        "judge's gain per 1000 evaluations",
     ]
+    rows = []
     for name, marks in record["methods"].items():
         end = marks[-1]
         cells = [
@@ -72,16 +84,14 @@ def weightings() -> list[str]:
             _difference(end["judge"], 1, 3),
             f"{end['judge gained per 1000 network evaluations']:.3f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(cells)
+    return markdown(heads, rows)
 
 
 def vsd_memory() -> list[str]:
     record = _read("vsd_memory.json")["bytes by particles"]
-    lines = [
-        "| particles | UNet | estimator | its optimiser | peak of the process, `sds` | `vsd` |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = ["particles", "UNet", "estimator", "its optimiser", "peak of the process, `sds`", "`vsd`"]
+    rows = []
     for particles, row in record.items():
         vsd = row["vsd"]
         values = (vsd["UNet"], vsd["estimator"], vsd["its moments"])
@@ -89,29 +99,28 @@ def vsd_memory() -> list[str]:
         sizes = [f"{value / 2**20:.1f} MiB" for value in values] + [
             f"{value / 2**20:.0f} MiB" for value in peaks
         ]
-        lines.append(f"| {particles} | {' | '.join(sizes)} |")
-    return lines
+        rows.append([particles, *sizes])
+    return markdown(heads, rows)
 
 
 def levers() -> list[str]:
     record = _read("reward_lever.json")["losses"]
-    lines = ["| loss | spread | alignment | toys found by the reward, points |", "|---|---|---|---|"]
+    heads = ["loss", "spread", "alignment", "toys found by the reward, points"]
+    rows = []
     for name, row in sorted(record.items(), key=lambda item: -item[1]["alignment"]["mean"]):
         gain = RESULTS / f"reward_gain_{name}.json"
         gained = "not measured"
         if gain.is_file():
             gained = _difference(_read(gain.name)["weighted against"]["plain"]["judge finds"], 100, 1)
         marks = (f"{row[what]['mean']:.2f}".replace("-", "−") for what in ("spread", "alignment"))
-        lines.append(f"| `{name}` | {' | '.join(marks)} | {gained} |")
-    return lines
+        rows.append([f"`{name}`", *marks, gained])
+    return markdown(heads, rows)
 
 
 def batch_throughput() -> list[str]:
     record = _read("batch_throughput.json")
-    lines = [
-        "| 16 prompts | one batch | single runs | throughput | of the steps alone |",
-        "|---|---|---|---|---|",
-    ]
+    heads = ["16 prompts", "one batch", "single runs", "throughput", "of the steps alone"]
+    rows = []
     names = {"none": "SDS", "best-worst": "RewardSDS"}
     for weighting, row in record["by weighting"].items():
         cells = [
@@ -121,31 +130,30 @@ def batch_throughput() -> list[str]:
             f"{row['throughput of the batch over single runs']:.2f} ×",
             f"{row['the same of the steps alone']:.2f} ×",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(cells)
+    return markdown(heads, rows)
 
 
 def cost_3d() -> list[str]:
     nerf, gaussians = _read("nerf.json"), _read("rasterizer_cost.json")
-    lines = ["| | median | fastest | target |", "|---|---|---|---|"]
+    heads = ["", "median", "fastest", "target"]
+    rows = []
     for row in nerf["cases"][:2]:
         cells = f"{row['median_ms']:.0f} ms", f"{row['fastest_ms']:.0f} ms"
         target = f"{nerf['target_ms']} ms" if row["state"] == "learned" else ""
-        lines.append(f"| NeRF, {row['state']} | {' | '.join(cells)} | {target} |")
+        rows.append([f"NeRF, {row['state']}", *cells, target])
     for row in gaussians["grid"]:
         if row["size"] == 64 and row["gaussians"] in (500, 4000, 16000):
             own = row["numba"]
             cells = f"{own['median_ms']:.0f} ms", f"{own['fastest_ms']:.0f} ms"
             target = "60 ms" if row["gaussians"] == 4000 else ""
-            lines.append(f"| {row['gaussians']:,} Gaussians | {' | '.join(cells)} | {target} |")
-    return lines
+            rows.append([f"{row['gaussians']:,} Gaussians", *cells, target])
+    return markdown(heads, rows)
 
 
 def exports() -> list[str]:
-    lines = [
-        "| object | seconds | peak memory | PSNR, mean of 10 views | worst view |",
-        "|---|---|---|---|---|",
-    ]
+    heads = ["object", "seconds", "peak memory", "PSNR, mean of 10 views", "worst view"]
+    rows = []
     for row in _read("export.json")["runs"]:
         cells = (
             f"{row['prompt']} ({row['backbone']})",
@@ -154,15 +162,24 @@ def exports() -> list[str]:
             f"{row['psnr_mean_db']:.1f} dB",
             f"{row['psnr_worst_view_db']:.1f} dB",
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(cells)
+    return markdown(heads, rows)
 
 
 def real_sizes() -> list[str]:
-    lines = [
-        "| prior | | N | pictures in a call | seconds a step | network | decoder | reward | peak memory | machine |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+    heads = [
+        "prior",
+        "",
+        "N",
+        "pictures in a call",
+        "seconds a step",
+        "network",
+        "decoder",
+        "reward",
+        "peak memory",
+        "machine",
     ]
+    rows = []
     for path in sorted(RESULTS.glob("real_sizes_*.json")):
         record = _read(path.name)
         machine = record["hardware"].get("gpu", record["hardware"]["processor"])
@@ -178,24 +195,23 @@ def real_sizes() -> list[str]:
                 f"{row['peak_gib']:.1f} GiB",
                 machine,
             )
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
+            rows.append(cells)
+    return markdown(heads, rows)
 
 
 def reward_throughput() -> list[str]:
     record = _read("reward_throughput.json")
-    lines = ["| reward | pictures a second | one by one through PIL | |", "|---|---|---|---|"]
+    heads = ["reward", "pictures a second", "one by one through PIL", ""]
+    rows = []
     for row in record["rows"]:
         cells = f"{row['pictures_a_second']:.0f}", f"{row['by_pil']:.0f}", f"{row['times']:.1f} ×"
-        lines.append(f"| `{row['reward']}` | {' | '.join(cells)} |")
-    return lines
+        rows.append([f"`{row['reward']}`", *cells])
+    return markdown(heads, rows)
 
 
 def objects() -> list[str]:
-    lines = [
-        "| | | SDS | RewardSDS | difference |",
-        "|---|---|---|---|---|",
-    ]
+    heads = ["", "", "SDS", "RewardSDS", "difference"]
+    rows = []
     for backbone in ("gaussians", "nerf"):
         for name, row in _read(f"gain_3d_{backbone}.json")["weighted against plain"].items():
             scale, digits = _shown_3d(name)
@@ -203,8 +219,8 @@ def objects() -> list[str]:
             values = (f"{scale * row[key]:,.{digits}f}{unit}".replace("-", "−") for key in ("rival", "ours"))
             is_cost = name.startswith(("seconds", "network"))
             more = f"{row['ours'] / row['rival']:.1f} ×" if is_cost else _difference(row, scale, digits)
-            lines.append(f"| {backbone} | {name} | {' | '.join(values)} | {more} |")
-    return lines
+            rows.append([backbone, name, *values, more])
+    return markdown(heads, rows)
 
 
 def _shown_3d(name: str) -> tuple[float, int]:
