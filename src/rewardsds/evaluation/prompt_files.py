@@ -79,9 +79,12 @@ def is_picture(path: Path) -> bool:
 def read_prompts_in(path: Path) -> list[str]:
     """The prompts of a file, whatever pictures it names; empty ones are left out.
 
-    Raises SettingsError, in one line, for what is no such file.
+    Raises SettingsError, in one line, for what is no such file, and where none is left.
     """
-    return [prompt for number, row in enumerate(_rows(path), 1) if (prompt := _prompt(path, number, row))]
+    prompts = [_prompt(path, number, row) for number, row in enumerate(_rows(path), 1)]
+    if not any(prompts):
+        raise SettingsError(f"{path} holds no prompts")
+    return [prompt for prompt in prompts if prompt]
 
 
 def read_prompt_file(path: Path) -> PromptFile:
@@ -91,11 +94,10 @@ def read_prompt_file(path: Path) -> PromptFile:
     to prompt; without pictures, prompts in the order of the pictures. Raises SettingsError, in one line, for what is
     none of these.
     """
-    rows = _rows(path)
     named: dict[PurePosixPath, str] = {}
     prompts: list[str] = []
     bare: list[int] = []
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(_rows(path), 1):
         prompt, picture = _prompt(path, number, row), _one_of(row, PICTURE_KEYS)
         if not prompt:
             raise SettingsError(f"{path}, entry {number}: expected a text under {', '.join(NAMES)}")
@@ -110,6 +112,8 @@ def read_prompt_file(path: Path) -> PromptFile:
             raise SettingsError(f"{path}, entry {number}: it names no picture")
         if named.setdefault(name, prompt) != prompt:
             raise SettingsError(f"{path} says {str(name)!r} twice, and not the same")
+    if not prompts:
+        raise SettingsError(f"{path} holds no prompts")
     if not named:
         return PromptFile(path, tuple(prompts))
     if bare:
@@ -135,18 +139,14 @@ def _ends(whole: tuple[str, ...], end: tuple[str, ...]) -> bool:
 
 
 def _rows(path: Path) -> list[Mapping[str, Any]]:
-    """What a file holds, at least one; keys are in lower case. A line of text has the key prompt."""
+    """What a file holds, a mapping a prompt; keys are in lower case. A line of text has the key prompt."""
     ending = path.suffix.lower()
     if ending not in FILE_ENDINGS:
         return [{"prompt": line} for line in read_lines(path)]
     text = read_text(path)
     if ending in (".csv", ".tsv"):
-        rows = _of_table(path, text, "\t" if ending == ".tsv" else ",")
-    else:
-        rows = _of_values(path, _values(path, text, lines=ending == ".jsonl"))
-    if not rows:
-        raise SettingsError(f"{path} holds no prompts")
-    return rows
+        return _of_table(path, text, "\t" if ending == ".tsv" else ",")
+    return _of_values(path, _values(path, text, lines=ending == ".jsonl"))
 
 
 def _of_table(path: Path, text: str, delimiter: str) -> list[Mapping[str, Any]]:

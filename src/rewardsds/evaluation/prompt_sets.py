@@ -58,10 +58,7 @@ def read_prompts(source: str | Path) -> list[str]:
             f"no prompts in {str(path)!r}: there is no such file; expected a file (.txt, {', '.join(FILE_ENDINGS)}), "
             "paper, or a set of the toybox such as toybox:test:25"
         )
-    prompts = read_prompts_in(path)
-    if not prompts:
-        raise SettingsError(f"{path} holds no prompts")
-    return prompts
+    return read_prompts_in(path)
 
 
 def _named_set(name: str) -> list[str] | None:
