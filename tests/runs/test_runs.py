@@ -140,17 +140,19 @@ def test_a_batch_of_two_equals_two_runs(tmp_path: Path) -> None:
 # --- stopped from outside -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("step", [6, 11])  # 11: the last one
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_says_how_to_resume(
-    number: signal.Signals, code: int, undisturbed: dict[str, Any], tmp_path: Path
+    number: signal.Signals, code: int, step: int, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match=f"rewardsds resume {run}") as error:
-        start_tiny(run, signalling(6, number))
+        start_tiny(run, signalling(step, number))
     assert error.value.exit_code == code
     assert signal.getsignal(number) is before
-    assert checkpoint.available(run / "checkpoints")[0].name == "step_000007.safetensors"
+    assert checkpoint.available(run / "checkpoints")[0].name == f"step_{step + 1:06}.safetensors"
+    assert not (run / "results.json").exists()
     resume_tiny(run)
     ended = contents(run)
     # the extra checkpoint took the place of an older one; everything else is the same

@@ -261,7 +261,9 @@ class TrainingLoop:
                     if last or received or self.steps_done % self.settings.checkpoint_every == 0:
                         metrics.flush()  # a checkpoint must not be newer than the metrics on the disk
                         self.save()
-                    if received and not last:
+                    if (
+                        received
+                    ):  # in the last step too: whoever waits for the run to stop must hear that it did
                         raise Interrupted(
                             f"stopped after step {self.steps_done} of {self.settings.steps}; continue with "
                             f"`rewardsds resume {self.folder.path}`",
