@@ -42,7 +42,8 @@ def units_of(plan: Plan, tmp_path: Path, **best_of: int):
 def test_what_a_plan_says(tmp_path):
     plan = plan_of(PLAN, tmp_path)
     assert plan.texts() == ["a red cube", "a blue ball", "a green apple"]
-    assert (plan.first, plan.seed_list) == ("SDS", [0, 1])
+    assert plan.rivals() == {"SDS": None, "RewardSDS": "SDS"}
+    assert plan.seed_list == [0, 1]
     settings = plan.settings_of(plan.methods["RewardSDS"], prompt="a red cube", seed=1)
     assert (settings.steps, settings.candidates, settings.weighting) == (5, 3, "best-worst")
     assert settings.threads == 1  # unless said otherwise, so that workers make what a single process makes
@@ -200,6 +201,13 @@ def test_plans_that_cannot_be_used(tmp_path, change: tuple[str, str], told: str)
     with pytest.raises(SettingsError, match=told) as error:
         units_of(plan_of(PLAN.replace(*change), tmp_path), tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_what_a_sheet_of_edits_shows_beside_the_methods_is_no_methods_name():
+    methods = {"given": {"weighting": "none"}}
+    assert make(methods=methods, prompts=["a red cube"]).rivals() == {"given": None}
+    with pytest.raises(ValueError, match="no method can be named 'given'"):
+        make(task="edit", prompts="toybox-edits:2", methods=methods)
 
 
 def test_no_plan(tmp_path):

@@ -42,7 +42,7 @@ from rewardsds.evaluation.metrics import (
     load_metric,
     metric_info,
 )
-from rewardsds.evaluation.plan import Method, Plan, read_plan
+from rewardsds.evaluation.plan import GIVEN, Method, Plan, read_plan
 from rewardsds.evaluation.prompt_sets import read_prompts
 from rewardsds.evaluation.report import write_report
 from rewardsds.evaluation.results import Figures, Scored, as_csv, as_json, as_markdown, column
@@ -61,7 +61,6 @@ from rewardsds.tasks.settings import TextTo3DSettings
 
 AT_ONCE = 32  # results that are looked at together
 SHEET_VIEWS, SHEET_SIZE = 4, 96  # of an object in the contact sheet
-GIVEN = "given"  # the contact sheet's column of what was edited
 
 
 @dataclass

@@ -36,6 +36,9 @@ from rewardsds.tasks.settings import TASKS, DistillationSettings
 PLANNED = ("prompt", "prompts", "seed", "out", "particles", "picture", "source", "target", "task")
 """Settings that the plan itself gives."""
 
+GIVEN = "given"
+"""The contact sheet's column of what was edited, beside those of the methods."""
+
 
 class Method(Settings):
     """One column of a comparison."""
@@ -170,6 +173,10 @@ class Plan(Settings):
             raise ValueError(
                 f"baseline is {self.baseline!r}, which is no method: expected {', '.join(names)}"
             )
+        if self.task == "edit" and GIVEN in names:
+            raise ValueError(
+                f"no method can be named {GIVEN!r}: the contact sheet shows under it what was edited"
+            )
         if len(set(self.metrics)) < len(self.metrics):
             raise ValueError("a metric is named twice")
         for name, (method, _) in self.columns().items():
@@ -193,16 +200,13 @@ class Plan(Settings):
                 found[own] = (one, values)
         return found
 
-    @property
-    def first(self) -> str:
-        """The method that the others are compared with, unless they name another."""
-        return self.baseline or next(iter(self.columns()))
-
     def rivals(self) -> dict[str, str | None]:
         """The method that each is compared with; None for the baseline, which is compared with nothing."""
+        columns = self.columns()
+        baseline = self.baseline or next(iter(columns))
         return {
-            name: method.against or (None if name == self.first else self.first)
-            for name, (method, _) in self.columns().items()
+            name: method.against or (None if name == baseline else baseline)
+            for name, (method, _) in columns.items()
         }
 
     @property
