@@ -31,7 +31,7 @@ methods:
   RewardSDS: {candidates: 2, reward: clip}
   picked: {weighting: none, best_of: RewardSDS, picked_by: aesthetic}
   sampling: {sampling_steps: 3}
-metrics: [clip, aesthetic, judge, r-precision, no-such-metric]
+metrics: [clip, aesthetic, judge, r-precision, no-such/metric]
 """
 
 
@@ -121,10 +121,10 @@ def test_a_metric_that_is_not_there_leaves_a_gap(done):
     _, out, code = done
     assert code == 1
     found = read(out)
-    assert "no-such-metric" in found["metrics"]["no-such-metric"]["failed"]
-    assert all(one["scores"]["no-such-metric"] is None for one in found["methods"].values())
+    assert "no-such/metric" in found["metrics"]["no-such/metric"]["failed"]
+    assert all(one["scores"]["no-such/metric"] is None for one in found["methods"].values())
     assert all(one["scores"]["clip"] is not None for one in found["methods"].values())
-    assert "missing: no-such-metric" in (out / "comparison.md").read_text(encoding="utf-8")
+    assert "missing: no-such/metric" in (out / "comparison.md").read_text(encoding="utf-8")
 
 
 def test_a_step_of_sampling_is_one_call_of_the_network(done):
@@ -165,7 +165,7 @@ def test_the_report_is_one_file(done):
     page = Page(text)
     assert page.images == 2 * 4
     assert all(link.startswith("data:") for link in page.links)
-    for expected in ("Small things", "RewardSDS", "a green apple", "CLIPScore", "no-such-metric"):
+    for expected in ("Small things", "RewardSDS", "a green apple", "CLIPScore", "no-such/metric"):
         assert expected in text
 
 
@@ -266,6 +266,38 @@ metrics: [judge]
     (problem,) = figures.problems
     assert problem.startswith("broken: a red cube, seed 0: ")
     assert "nowhere" in problem
+
+
+@pytest.mark.parametrize(
+    "more, told",
+    [
+        ("metrics: [clipp]", "no metric 'clipp'"),
+        ("metrics: [judge, clip + aesthetic]", "give its parts"),
+        ("distractors: toybox:tset", "tset"),
+        (
+            "methods: {SDS: {weighting: none, best_of: 2, picked_by: judge}}",
+            "picked_by of SDS: no reward 'judge'",
+        ),
+    ],
+)
+def test_names_are_looked_at_before_anything_is_made(tmp_path, more: str, told: str):
+    text = f"prompts: [a red cube]\nsettings: {{steps: 2}}\n{more}\n"
+    text += "" if "methods" in more else "methods: {SDS: {weighting: none}}\n"
+    with pytest.raises(SettingsError, match=told.replace("+", "\\+")):
+        compare(write_plan(tmp_path, text), tmp_path / "out")
+    assert not list(tmp_path.glob("out/runs/*"))
+
+
+def test_two_methods_that_are_the_same_make_it_once(tmp_path):
+    text = "prompts: [a red cube]\nsettings: {steps: 2, candidates: 2}\nmetrics: [judge, clip]\n"
+    text += "methods: {one: {reward: clip}, other: {reward: clip}}\n"
+    figures, _ = compare(write_plan(tmp_path, text), tmp_path / "out", workers=1)
+    assert figures is not None
+    assert not figures.problems
+    one, other = figures.columns
+    assert one.scores["judge"] == other.scores["judge"]
+    assert one.optimised == other.optimised == ("clip",)
+    assert len(list(tmp_path.glob("out/runs/*/*/results.json"))) == 1
 
 
 def test_nothing_to_report(tmp_path, monkeypatch):

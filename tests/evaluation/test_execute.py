@@ -13,10 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rewardsds.errors import RunFolderError
 from rewardsds.evaluation.execute import Outcome, here, in_processes, is_made, make, on_ray
 from rewardsds.evaluation.plan import make_plan
 from rewardsds.evaluation.units import Unit, asked_of, cells_and_units
-from rewardsds.runs.folder import RunFolder
+from rewardsds.runs.folder import RunFolder, locked
 
 PROMPTS = ["a red cube", "a green apple", "a blue car", "a white hat"]
 
@@ -148,7 +149,9 @@ metrics: [judge, clip]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number, workers", [(signal.SIGKILL, 1), (signal.SIGTERM, 2), (signal.SIGINT, 1)])
+@pytest.mark.parametrize(
+    "number, workers", [(signal.SIGKILL, 1), (signal.SIGKILL, 2), (signal.SIGTERM, 2), (signal.SIGINT, 1)]
+)
 def test_a_stopped_comparison_goes_on(tmp_path, number: int, workers: int):
     (tmp_path / "plan.yaml").write_text(PLAN)
     command = [
@@ -176,10 +179,23 @@ def test_a_stopped_comparison_goes_on(tmp_path, number: int, workers: int):
     if workers == 2:  # what had not begun is not begun any more
         assert len(list(broken.glob("runs/sds/*"))) == 2
     assert not (broken / "comparison.json").exists()
+    for run in broken.glob("runs/sds/*"):  # workers whose parent was killed end by themselves
+        wait_until_free(run)
     done = subprocess.run([*command, "--out", str(broken)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((folder / "comparison.json").read_text()) for folder in (whole, broken))
     assert strip_seconds(first) == strip_seconds(second)
+
+
+def wait_until_free(run: Path) -> None:
+    until = time.monotonic() + 60
+    while True:
+        try:
+            with locked(run):
+                return
+        except RunFolderError:
+            assert time.monotonic() < until, f"{run} is still in use"
+            time.sleep(0.1)
 
 
 def strip_seconds(figures: dict) -> dict:

@@ -11,9 +11,11 @@ from rewardsds.evaluation.plan import Plan, make_plan, read_plan
 from rewardsds.evaluation.units import asked_of, cells_and_units, runs_of, seeds_of
 from rewardsds.tasks.settings import TextToImageSettings
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "paper"
+
 PLAN = """
 title: Two methods
-prompts: [a red cube, a blue ball, a green apple]
+prompts: [a red cube, a blue car, a green apple]
 seeds: 2
 settings: {steps: 5}
 methods:
@@ -30,7 +32,7 @@ def plan_of(text: str, tmp_path: Path, size: str | None = None) -> Plan:
 
 
 def make(**values) -> Plan:
-    given = {"prompts": ["a red cube", "a blue ball"], "methods": {"SDS": {"weighting": "none"}}, **values}
+    given = {"prompts": ["a red cube", "a blue car"], "methods": {"SDS": {"weighting": "none"}}, **values}
     return make_plan(given)
 
 
@@ -41,7 +43,7 @@ def units_of(plan: Plan, tmp_path: Path, **best_of: int):
 
 def test_what_a_plan_says(tmp_path):
     plan = plan_of(PLAN, tmp_path)
-    assert plan.texts() == ["a red cube", "a blue ball", "a green apple"]
+    assert plan.texts() == ["a red cube", "a blue car", "a green apple"]
     assert plan.rivals() == {"SDS": None, "RewardSDS": "SDS"}
     assert plan.seed_list == [0, 1]
     settings = plan.settings_of(plan.methods["RewardSDS"], prompt="a red cube", seed=1)
@@ -54,7 +56,7 @@ def test_pictures_are_made_side_by_side(tmp_path):
     cells, units = units_of(plan, tmp_path)
     own = [unit for unit in units if unit.method == "SDS"]
     assert [unit.items for unit in own] == [
-        (("a red cube", 0), ("a red cube", 1), ("a blue ball", 0), ("a blue ball", 1)),
+        (("a red cube", 0), ("a red cube", 1), ("a blue car", 0), ("a blue car", 1)),
         (("a green apple", 0), ("a green apple", 1)),
     ]
     # the items of a unit are those that its run makes, in the run's order
@@ -75,7 +77,7 @@ def test_an_estimator_is_one_prompts(tmp_path):
     _, units = units_of(plan, tmp_path)
     assert [unit.items for unit in units] == [
         (("a red cube", 0), ("a red cube", 1), ("a red cube", 2)),
-        (("a blue ball", 0), ("a blue ball", 1), ("a blue ball", 2)),
+        (("a blue car", 0), ("a blue car", 1), ("a blue car", 2)),
     ]
 
 
@@ -83,7 +85,7 @@ def test_objects_are_made_one_by_one(tmp_path):
     plan = make(task="3d", seeds=[4, 9])
     _, units = units_of(plan, tmp_path)
     assert [unit.items for unit in units] == [
-        ((prompt, seed),) for prompt in ("a red cube", "a blue ball") for seed in (4, 9)
+        ((prompt, seed),) for prompt in ("a red cube", "a blue car") for seed in (4, 9)
     ]
 
 
@@ -125,10 +127,71 @@ def test_sweeps_are_taken_apart(tmp_path):
     )
     columns = plan.columns()
     assert list(columns) == ["N candidates 2", "N candidates 4", "of nfsd.small 0.1", "of nfsd.small 0.2"]
-    found = [plan.settings_of(method, prompt="a red cube") for method, _ in columns.values()]
+    found = [plan.settings_of(one.method, prompt="a red cube") for one in columns.values()]
     assert [one.candidates for one in found[:2]] == [2, 4]
     assert [one.model_dump()["nfsd"]["small"] for one in found[2:]] == [0.1, 0.2]
-    assert columns["N candidates 4"][1] == {"candidates": 4}
+    last = columns["N candidates 4"]
+    assert (last.family, last.swept) == ("N", {"candidates": 4})
+
+
+def test_a_sweep_leaves_a_methods_other_settings_of_the_same_group():
+    method = {"backbone": "nerf", "nerf": {"levels": 8}, "sweep": {"nerf.features": [2, 4]}}
+    plan = make(task="3d", methods={"NeRF": method})
+    found = [plan.settings_of(one.method, prompt="a red cube") for one in plan.columns().values()]
+    assert [(one.model_dump()["nerf"]["levels"], one.model_dump()["nerf"]["features"]) for one in found] == [
+        (8, 2),
+        (8, 4),
+    ]
+
+
+def test_a_familys_name_is_the_swept_method_though_another_begins_alike():
+    methods = {"SDS": {"weighting": "none"}, "SDS K": {"sweep": {"reward_steps": [2, 4]}}}
+    families = [one.family for one in make(methods=methods).columns().values()]
+    assert families == ["", "SDS K", "SDS K"]
+
+
+def test_what_two_methods_share_is_made_once(tmp_path):
+    methods = {
+        "N": {"sweep": {"candidates": [2, 4]}},
+        "S": {"candidates": 4, "sweep": {"rollout_steps": [1, 2]}},
+    }
+    plan = make(methods=methods, settings={"steps": 5})
+    cells, units = units_of(plan, tmp_path)
+    assert len(units) == 3
+    kept = {id(unit) for unit in units}
+    assert all(id(made.unit) in kept for cell in cells for made in cell.made)
+    of = {name: [cell.made[0].unit.key for cell in cells if cell.method == name] for name in plan.columns()}
+    assert of["N candidates 4"] == of["S rollout_steps 1".replace("_", " ")]
+
+
+def test_a_prompt_that_the_prior_does_not_know_leaves_the_others_alone(tmp_path):
+    plan = make(prompts=["a red cube", "World cup trophy", "a green apple"], settings={"steps": 5})
+    cells, units = units_of(plan, tmp_path)
+    assert {prompt for unit in units for prompt, _ in unit.items} == {"a red cube", "a green apple"}
+    problems = {cell.asked.prompt: cell.problem for cell in cells}
+    assert "World cup trophy" in problems.pop("World cup trophy")
+    assert set(problems.values()) == {""}
+
+
+def test_an_edit_is_the_same_wherever_its_picture_lies(tmp_path):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    plan = make(task="edit", prompts="toybox-edits:1")
+    counts = dict.fromkeys(plan.columns(), 1)
+    keys = [
+        [unit.key for unit in cells_and_units(plan, asked_of(plan, tmp_path / name), counts)[1]]
+        for name in ("here", "there")
+    ]
+    assert keys[0] == keys[1]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_plan_of_the_paper_can_be_laid_out(path: Path, tmp_path):
+    for size in ("small", "full"):
+        plan = read_plan(path, size)
+        cells, units = units_of(plan, tmp_path)
+        assert {cell.method for cell in cells} == set(plan.columns())
+        assert all(made.unit in units for cell in cells for made in cell.made)
 
 
 def test_sizes(tmp_path):
@@ -146,7 +209,7 @@ def test_sizes(tmp_path):
 
 def test_paths_are_relative_to_the_plan(tmp_path):
     (tmp_path / "own.txt").write_text("a cat\na dog\n")
-    assert plan_of(PLAN.replace("[a red cube, a blue ball, a green apple]", "own.txt"), tmp_path).texts() == [
+    assert plan_of(PLAN.replace("[a red cube, a blue car, a green apple]", "own.txt"), tmp_path).texts() == [
         "a cat",
         "a dog",
     ]
@@ -183,10 +246,10 @@ def test_the_toyboxs_own_edits(tmp_path):
         (("seeds: 2", "seeds: [1, 1]"), "different whole numbers"),
         (("seeds: 2", "seeds: 0"), "expected 1 to 10000"),
         (("  RewardSDS", "  SDS"), "'SDS' is there twice"),
-        (("[a red cube, a blue ball, a green apple]", "[]"), "its list is empty"),
-        (("prompts: [a red cube, a blue ball, a green apple]", ""), "no prompts"),
-        (("[a red cube, a blue ball, a green apple]", "nowhere.txt"), "no such file"),
-        (("a blue ball", "a red cube"), "'a red cube' twice"),
+        (("[a red cube, a blue car, a green apple]", "[]"), "its list is empty"),
+        (("prompts: [a red cube, a blue car, a green apple]", ""), "no prompts"),
+        (("[a red cube, a blue car, a green apple]", "nowhere.txt"), "no such file"),
+        (("a blue car", "a red cube"), "'a red cube' twice"),
         (("{candidates: 3}", "{best_of: nobody}"), "expected a number, or another method"),
         (("{candidates: 3}", "{against: nobody}"), "against of RewardSDS is 'nobody': expected another method"),
         (("{candidates: 3}", "{against: RewardSDS}"), "expected another method"),

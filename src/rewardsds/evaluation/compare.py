@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from rewardsds.evaluation.metrics import (
     Metric,
     MetricInfo,
     Subject,
+    check_reward,
     is_optimised,
     load_metric,
     metric_info,
@@ -63,6 +63,17 @@ AT_ONCE = 32  # results that are looked at together
 SHEET_VIEWS, SHEET_SIZE = 4, 96  # of an object in the contact sheet
 
 
+def _check_names(plan: Plan) -> None:
+    """Raises SettingsError for what no metric and no reward can be named: nothing is made for it."""
+    for name in plan.metrics:
+        metric_info(name)
+    for name, variant in plan.columns().items():
+        try:
+            check_reward(variant.method.picked_by or "clip")
+        except SettingsError as error:
+            raise SettingsError(f"picked_by of {name}: {error}") from None
+
+
 @dataclass
 class Comparison:
     """A plan with its folder, from which everything else follows."""
@@ -79,6 +90,9 @@ class Comparison:
     )  # finished runs of other comparisons, by a unit's key
 
     def __post_init__(self) -> None:
+        _check_names(self.plan)
+        more = self.plan.distractors
+        self.distractors = read_prompts(more) if isinstance(more, str) else list(more)
         self.asked = asked_of(self.plan, self.root / "pictures")
         self.columns = self.plan.columns()
         self.notes = _Notes(self.root / "costs.json")
@@ -89,10 +103,10 @@ class Comparison:
     def lay_out(self) -> dict[str, Cost | str]:
         """Finds the cells and units of every method; returns what a result of each costs, without picking, or why that
         cannot be measured."""
-        counts = {name: method.best_of for name, (method, _) in self.columns.items()}
+        counts = {name: variant.method.best_of for name, variant in self.columns.items()}
         fixed = {name: count if isinstance(count, int) else 1 for name, count in counts.items()}
-        _, units = cells_and_units(self.plan, self.asked, dict.fromkeys(fixed, 1))
-        costs = {name: self._cost(next(unit for unit in units if unit.method == name)) for name in fixed}
+        self.cells, _ = cells_and_units(self.plan, self.asked, dict.fromkeys(fixed, 1))
+        costs = {name: self._cost(name) for name in fixed}
         self.best_of = dict(fixed)
         for name, other in counts.items():
             if isinstance(other, str):
@@ -107,11 +121,16 @@ class Comparison:
                 afford = fixed[other] * theirs.network_evaluations / own.network_evaluations
                 self.best_of[name] = max(1, math.floor(afford + 1e-6))
         self.cells, self.units = cells_and_units(self.plan, self.asked, self.best_of)
-        unique = {unit.key: unit for unit in self.units}
-        self.units = list(unique.values())
         return costs
 
-    def _cost(self, unit: Unit) -> Cost | str:
+    def _unit_of(self, name: str) -> Unit | None:
+        """One of a method's runs; None where its prior can make nothing of any prompt."""
+        return next((made.unit for cell in self.cells if cell.method == name for made in cell.made), None)
+
+    def _cost(self, name: str) -> Cost | str:
+        unit = self._unit_of(name)
+        if unit is None:
+            return next(cell.problem for cell in self.cells if cell.method == name)
         known = self.notes.get(unit.key)
         if known is None:
             try:
@@ -123,10 +142,11 @@ class Comparison:
 
     def room(self) -> int:
         """How many runs this machine makes at the same time: by their threads, and one on a GPU."""
-        settings = self.units[0].settings.resolved()
-        if settings.device != "cpu":
+        if any(unit.settings.resolved().device != "cpu" for unit in self.units[:1]):
             return 1
-        return max(1, available_cores() // max(unit.settings.threads or 1 for unit in self.units))
+        return max(
+            1, available_cores() // max((unit.settings.threads or 1 for unit in self.units), default=1)
+        )
 
     def left(self) -> list[Unit]:
         return [
@@ -146,7 +166,7 @@ class Comparison:
                 execute.take_over(unit, self.root, self.elsewhere.pop(unit.key))
 
     def say_what_it_costs(self, costs: Mapping[str, Cost | str], workers: int) -> None:
-        total = 0.0
+        total, counted = 0.0, set[tuple[str, int]]()  # what methods share is made once
         left = {unit.key for unit in self.left()}
         for name, cost in costs.items():
             if isinstance(cost, str):
@@ -156,7 +176,8 @@ class Comparison:
                 (one.unit.key, one.index) for cell in self.cells if cell.method == name for one in cell.made
             }
             to_make = sum(key in left for key, _ in made)
-            total += to_make * cost.seconds
+            total += cost.seconds * sum(key in left for key, _ in made - counted)
+            counted |= made
             each = f" each the best of {self.best_of[name]}," if self.best_of[name] > 1 else ""
             say(
                 self.console,
@@ -189,7 +210,7 @@ class Comparison:
     # --- scoring ----------------------------------------------------------------------------------------
 
     def score(self, problems: Mapping[str, str]) -> Figures:
-        metrics = _Metrics(self.plan, self.distractors)
+        metrics = _Metrics(self.plan, self.ranked)
         picker = _Picker(self)
         scored: list[Scored] = []
         for start in range(0, len(self.cells), AT_ONCE):
@@ -198,15 +219,15 @@ class Comparison:
             self.answers.write()
         return self._figures(scored, metrics)
 
-    @cached_property
-    def distractors(self) -> list[str]:
+    @property
+    def ranked(self) -> list[str]:
         """All prompts that R-Precision ranks, whichever cells are asked about together."""
-        more = self.plan.distractors
-        more = read_prompts(more) if isinstance(more, str) else list(more)
-        return list(dict.fromkeys([*(one.prompt for one in self.asked), *more]))
+        return list(dict.fromkeys([*(one.prompt for one in self.asked), *self.distractors]))
 
     def _placed(self, cell: Cell, problems: Mapping[str, str], picker: _Picker) -> _Placed:
         """A cell with the result that is shown of it, and what all of its results cost."""
+        if cell.problem:
+            return _Placed(cell, None, 0.0, 0.0, cell.problem)
         evaluations = seconds = 0.0
         for made in cell.made:
             results = self.results_of(made.unit)
@@ -272,7 +293,7 @@ class Comparison:
         if self.plan.task == "3d":
             said += [self.plan.views, self.plan.view_kind, one.cell.seed]
         if metric.startswith("r-precision"):
-            said.append(self.distractors)
+            said.append(self.ranked)
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
 
     def results_of(self, unit: Unit) -> dict[str, Any] | None:
@@ -305,9 +326,8 @@ class Comparison:
         of = {name: [one for one in scored if one.cell.method == name] for name in self.columns}
         infos, rivals = metrics.infos, self.plan.rivals()
         columns = []
-        for name, (method, swept) in self.columns.items():
+        for name, variant in self.columns.items():
             rival = rivals[name]
-            family = next(one for one in self.plan.methods if name == one or name.startswith(f"{one} "))
             columns.append(
                 column(
                     name,
@@ -317,10 +337,12 @@ class Comparison:
                     rival=rival,
                     best_of=self.best_of[name],
                     optimised=tuple(
-                        info.name for info in infos if is_optimised(info.name, self._steered_by(name, method))
+                        info.name
+                        for info in infos
+                        if is_optimised(info.name, self._steered_by(name, variant.method))
                     ),
-                    swept=swept,
-                    family=family if swept else "",
+                    swept=variant.swept,
+                    family=variant.family,
                 )
             )
         return Figures(
@@ -338,7 +360,10 @@ class Comparison:
 
     def _steered_by(self, name: str, method: Method) -> tuple[str, ...]:
         """The rewards that a method follows or picks by."""
-        settings = next(unit.settings for unit in self.units if unit.method == name)
+        unit = self._unit_of(name)
+        if unit is None:
+            return ()
+        settings = unit.settings
         steered = settings.needs_reward and method.sampling_steps is None
         rewards = reward_names(settings.reward) if steered else ()
         if self.best_of[name] > 1:
@@ -400,7 +425,7 @@ class _Picker:
         if not others:
             return first
         comparison = self.comparison
-        method, _ = comparison.columns[cell.method]
+        method = comparison.columns[cell.method].method
         settings = cell.made[0].unit.settings
         name = method.picked_by or settings.reward
         shas = [(comparison.results_of(made.unit) or {}).get("scene_sha256") for made in cell.made]

@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import multiprocessing
+import os
 import shutil
 import signal
 import tempfile
@@ -156,6 +157,17 @@ def _as_completed(futures: Iterable[Future[Outcome]]) -> Iterator[Future[Outcome
 def _in_worker() -> None:
     """Ctrl-C reaches all processes of a terminal: it is the parent that tells its workers to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    """A parent that was killed tells nothing: its workers would wait for it for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)  # a run saves its state; what is not in a run ends at once
+    _stopped.wait()
+    os._exit(128 + signal.SIGTERM)
 
 
 _stopped = threading.Event()  # this process was told to end
@@ -169,6 +181,12 @@ def _make_in_worker(unit: Unit, root: Path) -> Outcome:
     except Interrupted as stopped:
         _stopped.set()
         return Outcome(unit, 0.0, str(stopped))
+
+
+def _make_on_cluster(unit: Unit, root: Path, folder: str) -> Outcome:
+    """A cluster's processes begin where the cluster was started: a plan's paths are those of the one who asks."""
+    os.chdir(folder)
+    return _make_in_worker(unit, root)
 
 
 def on_ray(
@@ -188,8 +206,8 @@ def on_ray(
         for unit in units:
             remote = ray.remote(
                 num_cpus=unit.settings.threads or 1, num_gpus=gpus, max_retries=LOST_WORKERS, max_calls=1
-            )(_make_in_worker)
-            pending[remote.remote(unit, root)] = unit
+            )(_make_on_cluster)
+            pending[remote.remote(unit, root, os.getcwd())] = unit
         while pending:
             done, _ = ray.wait(list(pending), num_returns=1)
             for reference in done:

@@ -128,7 +128,28 @@ def metric_info(name: str) -> MetricInfo:
         )
     if name.startswith(GRADER):
         return MetricInfo(name, f"Grade by {name.removeprefix(GRADER)}", digits=2)
+    if not _may_be_a_reward(name):
+        raise SettingsError(
+            f"no metric {name!r}: expected {', '.join(NAMES)}, or a reward: a folder or file, a hub id, "
+            f"package.module:function or {GRADER}MODEL"
+        )
     return MetricInfo(name, _short(name))
+
+
+def check_reward(text: str) -> None:
+    """Raises SettingsError where a text names no reward, as far as that is told without loading it."""
+    for name in reward_names(text):
+        if not _may_be_a_reward(name):
+            raise SettingsError(
+                f"no reward {name!r}: expected {', '.join(TOYBOX_REWARDS)}, a folder or file, a hub id, "
+                f"package.module:function or {GRADER}MODEL"
+            )
+
+
+def _may_be_a_reward(name: str) -> bool:
+    """A single word is the name of one, or a file."""
+    is_word = re.fullmatch(r"[\w-]+", name) is not None
+    return not is_word or name in TOYBOX_REWARDS or find(name) is not None or Path(name).exists()
 
 
 def load_metric(
@@ -158,16 +179,6 @@ def load_metric(
         if not isinstance(clip, CLIPReward):
             raise ValueError(f"{name} needs a CLIP, and {source} is a {type(clip).__name__}")
         return RPrecision(info, clip, distractors)
-    if (
-        re.fullmatch(r"[\w-]+", name)
-        and name not in TOYBOX_REWARDS
-        and not find(name)
-        and not Path(name).exists()
-    ):
-        raise ValueError(
-            f"no metric {name!r}: expected {', '.join(NAMES)}, or a reward: a folder or file, a hub id, "
-            f"package.module:function or {GRADER}MODEL"
-        )
     reward = load_reward(name, device, chunk="auto", grader=grader)
     return RewardMetric(_shown_as(info, reward), reward, device)
 

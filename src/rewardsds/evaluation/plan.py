@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,7 +78,8 @@ class Method(Settings):
             return values
         own = {key: value for key, value in values.items() if key in cls.model_fields}
         others = {key: value for key, value in values.items() if key not in cls.model_fields}
-        return {**own, "settings": {**own.get("settings", {}), **others}}
+        inner = own.get("settings", {})
+        return {**own, "settings": over(inner, others) if isinstance(inner, Mapping) else inner}
 
     @field_validator("best_of")
     @classmethod
@@ -96,17 +98,26 @@ class Method(Settings):
                 raise ValueError(f"{name} has a value twice")
         return values
 
-    def swept(self) -> list[tuple[str, dict[str, Any], Method]]:
-        """(what tells it apart, the swept values, the method) for each combination; one of all where none is swept."""
+    def variants(self, name: str) -> Iterator[tuple[str, Variant]]:
+        """(its own name, the variant) of each combination of what is swept; the method itself where nothing is."""
         if not self.sweep:
-            return [("", {}, self)]
-        methods = []
+            yield name, Variant(self)
+            return
         for values in itertools.product(*self.sweep.values()):
             chosen = dict(zip(self.sweep, values))
-            label = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in chosen.items())
-            settings = {**self.settings, **nested(chosen)}
-            methods.append((label, chosen, self.model_copy(update={"sweep": {}, "settings": settings})))
-        return methods
+            label = ", ".join(f"{setting.replace('_', ' ')} {value}" for setting, value in chosen.items())
+            settings = over(self.settings, nested(chosen))
+            method = self.model_copy(update={"sweep": {}, "settings": settings})
+            yield f"{name} {label}", Variant(method, name, chosen)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A column of a comparison. family: the swept method that it is of, and swept: its values there; else empty."""
+
+    method: Method
+    family: str = ""
+    swept: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Edit(Settings):
@@ -168,7 +179,8 @@ class Plan(Settings):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        names = list(self.columns())
+        columns = self.columns()
+        names = list(columns)
         if self.baseline is not None and self.baseline not in names:
             raise ValueError(
                 f"baseline is {self.baseline!r}, which is no method: expected {', '.join(names)}"
@@ -179,25 +191,28 @@ class Plan(Settings):
             )
         if len(set(self.metrics)) < len(self.metrics):
             raise ValueError("a metric is named twice")
-        for name, (method, _) in self.columns().items():
+        for name, method in ((name, variant.method) for name, variant in columns.items()):
             other = method.best_of
             if isinstance(other, str) and (other not in names or other == name):
                 raise ValueError(f"best_of of {name} is {other!r}: expected a number, or another method")
+            if isinstance(other, str) and isinstance(columns[other].method.best_of, str):
+                raise ValueError(
+                    f"best_of of {name} is {other!r}, whose own best_of is a method: give a number"
+                )
             if method.against is not None and (method.against not in names or method.against == name):
                 raise ValueError(f"against of {name} is {method.against!r}: expected another method")
             if method.sampling_steps is not None and self.task != "image":
                 raise ValueError(f"{name} samples from the prior, which makes pictures: task is {self.task}")
         return self
 
-    def columns(self) -> dict[str, tuple[Method, dict[str, Any]]]:
-        """The methods by name, sweeps taken apart, with the values that were swept."""
-        found: dict[str, tuple[Method, dict[str, Any]]] = {}
+    def columns(self) -> dict[str, Variant]:
+        """The methods by name, sweeps taken apart."""
+        found: dict[str, Variant] = {}
         for name, method in self.methods.items():
-            for label, values, one in method.swept():
-                own = f"{name} {label}".strip()
+            for own, variant in method.variants(name):
                 if own in found:
                     raise ValueError(f"two methods are named {own!r}")
-                found[own] = (one, values)
+                found[own] = variant
         return found
 
     def rivals(self) -> dict[str, str | None]:
@@ -205,8 +220,8 @@ class Plan(Settings):
         columns = self.columns()
         baseline = self.baseline or next(iter(columns))
         return {
-            name: method.against or (None if name == baseline else baseline)
-            for name, (method, _) in columns.items()
+            name: variant.method.against or (None if name == baseline else baseline)
+            for name, variant in columns.items()
         }
 
     @property
@@ -290,7 +305,9 @@ def make_plan(values: Mapping[str, Any], size: str | None = None, folder: Path |
         given = {**over(given, sizes[chosen]), "size": chosen}
     if "prompts" not in given:
         raise SettingsError("the plan has no prompts: give a set such as toybox:test:25, a file, or a list")
-    given["prompts"] = _located(given["prompts"], folder)
+    for name in ("prompts", "distractors"):
+        if name in given:
+            given[name] = _located(given[name], folder)
     if given["prompts"] == []:
         raise SettingsError("the plan has no prompts: its list is empty")
     return Plan(**given)

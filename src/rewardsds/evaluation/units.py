@@ -6,13 +6,17 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rewardsds.errors import SettingsError
+from rewardsds.errors import RewardsdsError, SettingsError
 from rewardsds.evaluation.plan import Edit, Method, Plan, file_name
-from rewardsds.tasks.settings import DistillationSettings, GenerationSettings, slug
+from rewardsds.tasks.prompts import toybox_prompt
+from rewardsds.tasks.settings import DistillationSettings, EditSettings, GenerationSettings, slug
+from rewardsds.toybox.captions import embedded_kinds
 
 MOST_PARTICLES = 64  # of a run
 
@@ -39,7 +43,7 @@ class Unit:
     items: tuple[tuple[str, int], ...]
     sampling_steps: int | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What the result depends on, as 12 hexadecimal digits: units with the same key make the same."""
         said = {
@@ -47,6 +51,9 @@ class Unit:
             "sampling_steps": self.sampling_steps,
             **self.settings.model_dump(mode="json", exclude={"out"}),
         }
+        if isinstance(self.settings, EditSettings):  # by what it shows: wherever it lies
+            with suppress(OSError):
+                said["picture"] = hashlib.sha256(self.settings.picture.read_bytes()).hexdigest()
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -66,12 +73,16 @@ class Made:
 
 @dataclass(frozen=True)
 class Cell:
-    """A method's result for what was asked and a seed: one, or of `made` the one that a reward picks."""
+    """A method's result for what was asked and a seed: one, or of `made` the one that a reward picks.
+
+    problem: why nothing can be made of it.
+    """
 
     method: str
     asked: Asked
     seed: int
     made: tuple[Made, ...]
+    problem: str = ""
 
 
 def asked_of(plan: Plan, pictures: Path) -> list[Asked]:
@@ -100,7 +111,7 @@ def _edits(plan: Plan, pictures: Path) -> list[Edit]:
     if isinstance(plan.prompts, list):
         return [edit for edit in plan.prompts if isinstance(edit, Edit)]
     name, _, count = plan.prompts.partition(":")
-    if name != "toybox-edits" or not (count or "48").isdigit():
+    if name != "toybox-edits" or not (count or "48").isdigit() or int(count or "48") < 1:
         raise SettingsError(
             f"prompts of edits are {plan.prompts!r}: expected a list of picture, source and target, or toybox-edits:N"
         )
@@ -117,21 +128,46 @@ def cells_and_units(
 ) -> tuple[list[Cell], list[Unit]]:
     """Every method's cells, prompts outermost, and the units that make them.
 
-    best_of: how many results each method may pick from, by its name. Raises SettingsError, with the method's name, for
-    settings that a task does not have.
+    best_of: how many results each method may pick from, by its name. Where methods owe the same run, it is there once.
+    Raises SettingsError, with the method's name, for settings that a task does not have.
     """
-    cells, units = [], []
-    for name, (method, _) in plan.columns().items():
+    cells: list[Cell] = []
+    units: dict[str, Unit] = {}
+    for name, variant in plan.columns().items():
         try:
-            own = list(_units(plan, name, method, asked, best_of[name]))
+            problems = _refused(plan, variant.method, asked)
+            able = [index for index, problem in enumerate(problems) if not problem]
+            own = list(_units(plan, name, variant.method, [asked[index] for index in able], best_of[name]))
         except SettingsError as error:
             raise SettingsError(f"method {name}: {error}") from None
-        units += [unit for unit, _ in own]
-        made = {place: Made(unit, index) for unit, places in own for index, place in enumerate(places)}
+        made = {
+            (able[index], seed): Made(units.setdefault(unit.key, unit), position)
+            for unit, places in own
+            for position, (index, seed) in enumerate(places)
+        }
         for index, seed in itertools.product(range(len(asked)), plan.seed_list):
-            several = [made[index, candidate] for candidate in seeds_of(seed, best_of[name])]
-            cells.append(Cell(name, asked[index], seed, tuple(several)))
-    return cells, units
+            seeds = () if problems[index] else seeds_of(seed, best_of[name])
+            several = tuple(made[index, candidate] for candidate in seeds)
+            cells.append(Cell(name, asked[index], seed, several, problems[index]))
+    return cells, list(units.values())
+
+
+def _refused(plan: Plan, method: Method, asked: Sequence[Asked]) -> list[str]:
+    """Why a method's prior can make nothing of what is asked, of each; empty where it can.
+
+    Told of the toybox, which says so before anything is made: in a batch one prompt would take the others with it.
+    """
+    settings = plan.settings_of(method, **asked[0].settings)
+    problems = [""] * len(asked)
+    if settings.prior == "toybox":
+        kinds = embedded_kinds()
+        for index, one in enumerate(asked):
+            try:
+                for text in (one.prompt, one.settings.get("source", one.prompt)):
+                    toybox_prompt(text, kinds)
+            except RewardsdsError as error:
+                problems[index] = str(error)
+    return problems
 
 
 def seeds_of(seed: int, best_of: int) -> list[int]:
@@ -144,6 +180,8 @@ def _units(
 ) -> Iterator[tuple[Unit, list[tuple[int, int]]]]:
     """Units, each with the places of its items: (index of what was asked, seed)."""
     seeds = [candidate for seed in plan.seed_list for candidate in seeds_of(seed, best_of)]
+    if not asked:
+        return
     if plan.task != "image":  # an object or an edit is a run of its own
         for (index, one), seed in itertools.product(enumerate(asked), seeds):
             settings = plan.settings_of(method, seed=seed, **one.settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rewardsds.errors import RewardsdsError
@@ -27,19 +28,22 @@ class KnownPrompt:
 
 def known_prompt(prompt: str, prior: Prior, prior_name: str) -> KnownPrompt:
     """The part of a prompt that the prior knows. Raises RewardsdsError if that is nothing."""
-    return (
-        _toybox_prompt(prompt, prior) if prior_name == "toybox" else _open_prompt(prompt, prior, prior_name)
-    )
+    from rewardsds.toybox.captions import known_kinds
+
+    if prior_name == "toybox":
+        return toybox_prompt(prompt, known_kinds(prior))
+    return _open_prompt(prompt, prior, prior_name)
 
 
-def _toybox_prompt(prompt: str, prior: Prior) -> KnownPrompt:
+def toybox_prompt(prompt: str, kinds: Sequence[str]) -> KnownPrompt:
     """The toybox has a grammar: what it knows of a prompt is said again in whole phrases.
 
-    Leaving out a word alone would leave half a phrase, "a penguin and a".
+    Leaving out a word alone would leave half a phrase, "a penguin and a". kinds: toys that the prior was trained on.
+    Raises RewardsdsError where a prompt names none of them.
     """
-    from rewardsds.toybox.captions import LONGEST_CAPTION, describe, known_kinds, parse, split_words
+    from rewardsds.toybox.captions import LONGEST_CAPTION, describe, parse, split_words
 
-    parsed = parse(prompt, known_kinds(prior))
+    parsed = parse(prompt, kinds)
     notes = parsed.notes
     if parsed.spec is None:
         problem = notes[0] if notes else "the toybox finds no toy in it"
