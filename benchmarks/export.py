@@ -60,8 +60,8 @@ def export(path: Path, threads: int, folder: Path) -> dict[str, Any]:
         torch.Generator().manual_seed(123),
         views=1,
         batch=VIEWS,
-        elevation=scene.camera.elevation,
-        field_of_view=scene.camera.field_of_view,
+        elevation=scene.camera.resolved_elevation,
+        field_of_view=scene.camera.resolved_field_of_view,
         relative_distance=scene.camera.relative_distance,
     )
     wanted = scene.render_images(cameras, SIZE)[:, 0]

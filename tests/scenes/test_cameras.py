@@ -154,6 +154,39 @@ def test_single_views_are_drawn_one_by_one():
     assert differences.std() > 90  # views of a group know nothing of each other
 
 
+def test_the_sampling_decides_from_where_it_is_seen_unless_that_is_given():
+    def extremes(settings: CameraSettings) -> list[float]:
+        cameras = sample_cameras(settings, torch.Generator().manual_seed(0), 0)
+        _, elevation, relative = angles(cameras)
+        assert 0.9 - 1e-3 <= relative.min() < relative.max() <= 1.1 + 1e-3
+        fov = cameras.field_of_view / DEGREE
+        return [float(value) for value in (elevation.min(), elevation.max(), fov.min(), fov.max())]
+
+    many = {"groups": (64,), "views": 16}
+    assert extremes(CameraSettings(**many)) == pytest.approx([0, 30, 30, 50], abs=2)
+    assert extremes(CameraSettings(**many, sampling="single")) == pytest.approx([-10, 90, 40, 70], abs=2)
+    given = CameraSettings(**many, sampling="single", elevation=(10, 20), field_of_view=(25, 35))
+    assert extremes(given) == pytest.approx([10, 20, 25, 35], abs=1)
+    with pytest.raises(ValidationError, match="range"):
+        CameraSettings(sampling="single", elevation=(30.0, 0.0))
+
+
+def test_what_the_sampling_decides_is_written_down():
+    """And what was written before it could decide is read as it was."""
+    said = CameraSettings().model_dump(mode="json")
+    assert (said["elevation"], said["field_of_view"]) == ([0.0, 30.0], [30.0, 50.0])
+    single = CameraSettings(sampling="single")
+    assert single.model_dump(mode="json")["elevation"] == [-10.0, 90.0]
+    older = CameraSettings(sampling="single", elevation=(0.0, 30.0), field_of_view=(30.0, 50.0))
+    assert older.model_dump()["elevation"] == (0.0, 30.0)
+    assert CameraSettings(**single.model_dump()).model_dump() == single.model_dump()
+
+
+def test_relative_distance_is_that_of_the_sampling():
+    cameras = sample_orbit_group(torch.Generator().manual_seed(1), relative_distance=(0.7, 0.7))
+    torch.testing.assert_close(cameras.relative_distance(), torch.full((1, 4), 0.7))
+
+
 def test_look_at_sees_the_target_in_the_middle_and_upright():
     position = torch.tensor([[2.0, 1.0, 3.0], [0.5, -2.0, 0.2]])
     target = torch.tensor([[0.1, 0.2, -0.1], [0.0, 0.3, 0.0]])
@@ -280,6 +313,9 @@ def test_groups_are_taken_evenly_from_a_trajectory():
     assert len(azimuth[:, 0].round().unique()) > 8
 
 
+WHOLE = '{"frames": [{"transform_matrix": [[1,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]}], %s}'
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -294,11 +330,25 @@ def test_groups_are_taken_evenly_from_a_trajectory():
             "no rotation",
         ),
         ('{"frames": [{"transform_matrix": [[1,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]}]}', "camera_angle_x"),
+        (
+            '{"frames": [{"transform_matrix": [[1,0,0],[0,1,0],[0,0,1]]}], "camera_angle_x": 0.6}',
+            "has 9 numbers",
+        ),
+        (WHOLE % '"fl_y": 0, "h": 80', "fl_y is 0: expected a focal length"),
+        (WHOLE % '"fl_y": -3, "h": 80', "fl_y is -3"),
+        (WHOLE % '"fl_y": NaN, "h": 80', "fl_y is nan"),
+        (WHOLE % f'"fl_y": 5, "h": {10**400}', "camera 0"),
+        (WHOLE % '"camera_angle_y": NaN', "field of view is nan"),
+        (WHOLE.replace("[1,0,0,0]", f"[{10**400},0,0,0]") % '"fov": 40', "camera 0"),
+        ("[" * 100_000, "cannot be read"),
     ],
 )
 def test_files_without_cameras_are_told(tmp_path, content, told):
     file = tmp_path / "cameras.json"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=told) as error:
         read_trajectory(file)
+    assert str(file) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400

@@ -1,3 +1,5 @@
+import weakref
+
 import av
 import numpy as np
 import pytest
@@ -6,8 +8,10 @@ from PIL import Image
 
 from rewardsds.scenes.cameras import Cameras
 from rewardsds.scenes.export import (
+    render_turntable,
     save_png,
     turntable_cameras,
+    turntable_frames,
     write_contact_sheet,
     write_gif,
     write_turntable,
@@ -48,6 +52,47 @@ def test_turntable_of_gaussians(tmp_path):
     scene = GaussianScene([torch.Generator().manual_seed(0)], GaussianSettings(initial_gaussians=200))
     write_turntable(scene.render_images, tmp_path / "t.mp4", frames=10, size=64)
     assert len(decode(tmp_path / "t.mp4")) == 10
+
+
+class Renders:
+    """Renders frame k of an orbit in the grey level k / 100, and keeps count."""
+
+    def __init__(self) -> None:
+        self.chunks: list[int] = []
+        self.alive = 0  # pictures of earlier calls that were still there at the next, at most
+        self._made: list[weakref.ref] = []
+
+    def __call__(self, cameras: Cameras, size: int) -> torch.Tensor:
+        self.alive = max(self.alive, sum(len(one[0]) for ref in self._made if (one := ref()) is not None))
+        first, count = sum(self.chunks), cameras.batch_shape[1]
+        levels = (first + torch.arange(count)) / 100
+        pictures = levels[None, :, None, None, None].expand(1, count, 3, size, size).clone()
+        self.chunks.append(count)
+        self._made.append(weakref.ref(pictures))
+        return pictures
+
+
+def test_frames_come_one_by_one_and_large_ones_are_rendered_singly():
+    for size, chunks in ((16, [8, 8, 4]), (256, [8, 8, 4]), (512, [2] * 10), (1024, [1] * 20)):
+        render = Renders()
+        frames = turntable_frames(render, turntable_cameras(20), size)
+        first = next(frames)
+        assert render.chunks == chunks[:1]  # what is not asked for yet is not made yet
+        levels = [float(first[0, 0, 0]), *(float(frame[0, 0, 0]) for frame in frames)]
+        assert levels == pytest.approx([frame / 100 for frame in range(20)])
+        assert render.chunks == chunks
+    render = Renders()
+    assert render_turntable(render, turntable_cameras(20), 512, 16).shape == (20, 3, 512, 512)
+    assert render.chunks == [16, 4]
+
+
+def test_a_video_is_encoded_while_it_is_rendered(tmp_path):
+    render = Renders()
+    write_turntable(render, tmp_path / "t.mp4", frames=48, size=32)
+    assert len(render.chunks) == 6
+    assert render.alive <= 16  # not all 48
+    levels = [frame.mean() / 255 for frame in decode(tmp_path / "t.mp4")]
+    assert levels == pytest.approx([frame / 100 for frame in range(48)], abs=0.02)
 
 
 def test_turntable_cameras_go_once_around():

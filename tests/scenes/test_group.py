@@ -85,6 +85,14 @@ def test_state_goes_out_and_in_again(changes: dict[str, Any]):
     assert len(set(names)) == len(names)
 
 
+def test_its_step_is_that_of_every_scene():
+    scenes = [scene(3), scene(8)]
+    group = SceneGroup(scenes)
+    group.step = 7
+    assert [one.step for one in scenes] == [7, 7]
+    assert group.step == 7
+
+
 def test_only_scenes_of_one_item_make_a_group():
     with pytest.raises(ValueError, match="one item each"):
         SceneGroup([LatentImageScene((4, 8, 8), generators([0, 1]))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import av
 import numpy as np
 import plyfile
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
 from fake_task import quiet
 from rewardsds.cli import main
+from rewardsds.runs import checkpoint
 from rewardsds.scenes.gaussians.settings import GaussianSettings
 from rewardsds.tasks.run import run
 from rewardsds.tasks.settings import TextTo3DSettings
@@ -165,6 +168,58 @@ def test_a_file_that_exists_is_kept_unless_forced(finished, tmp_path, capsys):
     assert file.read_text() == "mine"
     exported(capsys, finished, "--to", "splat", "--out", file, "--force")
     assert file.stat().st_size > 32
+
+
+@pytest.mark.parametrize("ending", ["png", "mtl", "obj"])
+def test_no_file_beside_an_obj_is_replaced_unless_forced(ending, finished, tmp_path, capsys):
+    mine = tmp_path / f"cube.{ending}"
+    mine.write_text("mine")
+    said = refused(capsys, finished, "--to", "obj", "--out", tmp_path / "cube.obj", *FAST_MESH)
+    assert f"{mine} exists" in said
+    assert list(tmp_path.iterdir()) == [mine]
+    assert mine.read_text() == "mine"
+
+
+def test_a_name_that_breaks_an_obj_is_told_before_the_work_is_done(finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rewardsds.tasks.export.load_objects", None)
+    said = refused(capsys, finished, "--to", "obj", "--out", tmp_path / "my cube.obj")
+    assert "my cube.obj is no usable name" in said
+
+
+def changed(run: Path, to: Path, name: str, value: float) -> Path:
+    """A copy of a run with other values in a tensor of its newest checkpoint."""
+    shutil.copytree(run, to)
+    [newest, *_] = checkpoint.available(to / "checkpoints")
+    found = checkpoint.load(newest)
+    found.tensors[f"scene/{name}"] = torch.full_like(found.tensors[f"scene/{name}"], value)
+    checkpoint.save(found, to / "checkpoints")
+    return to
+
+
+@pytest.mark.parametrize("to", ["mp4", "png", "ply"])
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("colour_logits", math.nan, "exploded"),
+        ("opacity_logits", -30.0, "nothing is seen of the object"),
+        ("means", 100.0, "nothing is seen of the object"),
+        ("log_scales", 200.0, "nothing is seen of the object"),
+    ],
+)
+def test_what_cannot_be_seen_is_not_exported(to, name, value, told, finished, tmp_path, capsys):
+    broken = changed(finished, tmp_path / "broken", name, value)
+    out = tmp_path / f"o.{to}"
+    assert told in refused(capsys, broken, "--to", to, "--size", "32", "--seconds", "0.1", "--out", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("option", ["--azimuth", "--seconds", "--relative-distance", "--mesh.level"])
+def test_numbers_must_be_numbers(option, finished, tmp_path, capsys):
+    for value in ("nan", "inf"):
+        said = refused(capsys, finished, "--to", "mp4", "--out", tmp_path / "o.mp4", option, value)
+        assert "finite number" in said
+        assert option.split(".")[-1].strip("-").replace("-", "_") in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_ending_must_be_that_of_the_format(finished, tmp_path, capsys):

@@ -15,6 +15,7 @@ from torch import Tensor
 from fake_task import quiet
 from rewardsds.cli import main
 from rewardsds.scenes.export import save_png, turntable_cameras
+from rewardsds.scenes.gaussians.ply import write_ply
 from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.mesh.scene import MeshScene
 from rewardsds.scenes.object3d import Object3D
@@ -95,6 +96,41 @@ def test_gaussians_are_taken_over_as_they_are(tmp_path: Path):
     for name in ("means", "scales", "opacities", "colours"):
         ours, theirs = getattr(second.gaussians(), name), getattr(first.gaussians(), name)
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [100, 400, 3000])
+def test_a_cloud_of_any_size_is_seen(count: int, tmp_path: Path):
+    """Points of a ball: the fewer there are, the larger each Gaussian, and the ball is there in any case."""
+    points = torch.randn((count, 3), generator=torch.Generator().manual_seed(1))
+    points = torch.nn.functional.normalize(points, dim=-1)
+    trimesh.PointCloud(points.numpy()).export(tmp_path / "cloud.ply")
+    one = begun(init=tmp_path / "cloud.ply", gaussians={"initial_gaussians": 2000})
+    assert isinstance(one, GaussianScene)
+    assert len(one) == min(count, 2000)
+    # on a sphere of radius 0.9 the nearest three of so many are on average this far away
+    expected = (2 / (torch.pi * len(one) / (4 * torch.pi * 0.9**2))) ** 0.5
+    assert float(one.gaussians().scales.detach().median()) == pytest.approx(expected, rel=0.25)
+    _, alpha = seen(one)
+    assert (alpha > 0.3).float().mean() > 0.35  # its outline covers half of the picture
+
+
+def test_gaussians_of_another_program_are_brought_into_the_ball(tmp_path: Path):
+    g = torch.Generator().manual_seed(0)
+    means = 5 * torch.nn.functional.normalize(torch.randn((500, 3), generator=g), dim=-1)
+    write_ply(
+        tmp_path / "g.ply", means, torch.ones((500, 4)), torch.full((500, 3), 0.5), torch.full((500,), 0.9),
+        torch.full((500, 3), 0.25),
+    )  # fmt: skip
+    pruning = {"prune_start": 0, "densify_start": 0, "densify_every": 1, "densify_stop": 0}
+    values = {"init": tmp_path / "g.ply", "gaussians": pruning}
+    one = begun(**values)
+    assert isinstance(one, GaussianScene)
+    assert one.means.detach().norm(dim=-1).max() == pytest.approx(0.9, abs=1e-4)
+    assert float(one.gaussians().scales.detach().mean()) == pytest.approx(0.09, rel=0.05)
+    run(settings(**values, out=tmp_path / "run"), console=quiet())
+    [after] = load_objects(tmp_path / "run", quiet())
+    assert isinstance(after, GaussianScene)
+    assert len(after) == 500
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,14 @@ class Scene(Protocol):
     """B independent optimisations side by side; items never mix."""
 
     @property
+    def step(self) -> int:
+        """The step in progress, or the number of steps done. Set it after `load_state_dict`, which does not know it."""
+        ...
+
+    @step.setter
+    def step(self, step: int) -> None: ...
+
+    @property
     def batch(self) -> int: ...
 
     def sample_cameras(self, generators: Sequence[torch.Generator], step: int) -> Cameras | None:

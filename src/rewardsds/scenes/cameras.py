@@ -40,6 +40,10 @@ class Cameras:
         """Some of the cameras; `index` is into the batch shape."""
         return Cameras(self.camera_to_world[index], self.field_of_view[index])
 
+    def relative_distance(self) -> Tensor:
+        """(...,) distance from the origin × tan(field of view / 2)."""
+        return self.camera_to_world[..., :3, 3].norm(dim=-1) * torch.tan(0.5 * self.field_of_view)
+
     def rays(self, width: int, height: int) -> tuple[Tensor, Tensor]:
         """Origins and unit directions (..., height, width, 3) in the world, through pixel centres, top row first."""
         half = torch.tan(0.5 * self.field_of_view)[..., None, None]
@@ -198,6 +202,11 @@ def sample_cameras(
         return sample_from(trajectory, generator, views, groups)
     sample = sample_orbit_group if settings.sampling == "around" else sample_single_views
     cameras = sample(
-        generator, views, groups, settings.elevation, settings.field_of_view, settings.relative_distance
+        generator,
+        views,
+        groups,
+        settings.resolved_elevation,
+        settings.resolved_field_of_view,
+        settings.relative_distance,
     )
     return jittered(cameras, generator, settings.position_jitter, settings.target_jitter, settings.up_jitter)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import av
@@ -18,6 +19,7 @@ from rewardsds.scenes.files import atomic_path
 
 RenderImages = Callable[[Cameras, int], Tensor]
 """Renders cameras (1, V) to images (1, V, 3, size, size) in [0, 1]: a scene's `render_images`."""
+AT_ONCE = 8 * 256**2  # pixels of views that are rendered together, where pictures are wanted one by one
 
 
 def turntable_cameras(
@@ -55,14 +57,23 @@ def save_png(image: Tensor, path: str | os.PathLike[str]) -> None:
         picture.save(temporary, format="PNG")
 
 
-@torch.no_grad()
+def turntable_frames(
+    render: RenderImages, cameras: Cameras, size: int, chunk: int | None = None
+) -> Iterator[Tensor]:
+    """Images (3, size, size) of cameras (1, frames), one by one: only `chunk` of them are there at a time.
+
+    chunk: 8, and of pictures larger than 256 pixels fewer, where None is given.
+    """
+    chunk = chunk or max(1, min(8, AT_ONCE // size**2))
+    for start in range(0, cameras.batch_shape[1], chunk):
+        with torch.no_grad():
+            images = render(cameras[:, start : start + chunk], size)[0].float().cpu()
+        yield from images
+
+
 def render_turntable(render: RenderImages, cameras: Cameras, size: int, chunk: int = 8) -> Tensor:
     """Images (frames, 3, size, size) of cameras (1, frames), rendered `chunk` at a time to bound memory."""
-    views = cameras.batch_shape[1]
-    parts = []
-    for start in range(0, views, chunk):
-        parts.append(render(cameras[:, start : start + chunk], size)[0].float().cpu())
-    return torch.cat(parts)
+    return torch.stack(list(turntable_frames(render, cameras, size, chunk)))
 
 
 def write_turntable(
@@ -77,16 +88,21 @@ def write_turntable(
 ) -> None:
     """Render once around the object and write the MP4; `size` in pixels must be even, angles in degrees."""
     cameras = turntable_cameras(frames, elevation, field_of_view, relative_distance)
-    write_video(render_turntable(render, cameras, size), path, fps)
+    write_video(turntable_frames(render, cameras, size), path, fps)
 
 
-def write_video(images: Tensor, path: str | os.PathLike[str], fps: int = 24) -> None:
-    """Write frames (T, 3, H, W) in [0, 1] as MP4, H.264 where FFmpeg has it and else MPEG-4, yuv420p."""
-    frames, _, height, width = images.shape
+def write_video(images: Iterable[Tensor], path: str | os.PathLike[str], fps: int = 24) -> None:
+    """Write frames, each (3, H, W) in [0, 1], as MP4, H.264 where FFmpeg has it and else MPEG-4, yuv420p.
+
+    They are taken one by one, so that those of a long video need not be there together.
+    """
+    frames = iter(images)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError("a video needs at least one frame, got none")
+    height, width = first.shape[-2:]
     if height % 2 or width % 2:
         raise ValueError(f"video frames need an even height and width, got {height}×{width}")
-    if frames == 0:
-        raise ValueError("a video needs at least one frame, got none")
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     with atomic_path(path) as temporary, av.open(str(temporary), mode="w", format="mp4") as container:
         stream = container.add_stream(codec, rate=Fraction(fps))
@@ -97,17 +113,18 @@ def write_video(images: Tensor, path: str | os.PathLike[str], fps: int = 24) -> 
             stream.options = {"crf": "18", "preset": "medium", "threads": "1"}
         else:
             stream.bit_rate = 8 * width * height * fps // 10
-        for image in images:
+        for image in itertools.chain([first], frames):
             frame = av.VideoFrame.from_ndarray(to_bytes(image), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
 
-def write_gif(images: Tensor, path: str | os.PathLike[str], fps: int = 24) -> None:
-    """Write frames (T, 3, H, W) in [0, 1] as an animation that repeats; a GIF counts time in hundredths of a second."""
-    if len(images) == 0:
-        raise ValueError("an animation needs at least one frame, got none")
+def write_gif(images: Iterable[Tensor], path: str | os.PathLike[str], fps: int = 24) -> None:
+    """Write frames, each (3, H, W) in [0, 1], as an animation that repeats; a GIF counts time in hundredths of a
+    second."""
     frames = [Image.fromarray(to_bytes(image)) for image in images]
+    if not frames:
+        raise ValueError("an animation needs at least one frame, got none")
     # one palette for all frames, so that colours do not flicker
     small = [np.asarray(frame.resize((64, 64), Image.Resampling.NEAREST)) for frame in frames]
     sample = Image.fromarray(np.concatenate(small))
@@ -123,7 +140,7 @@ def write_gif(images: Tensor, path: str | os.PathLike[str], fps: int = 24) -> No
 
 
 def write_contact_sheet(
-    images: Tensor | Sequence[Tensor],
+    images: Iterable[Tensor],
     path: str | os.PathLike[str],
     columns: int = 4,
     captions: Sequence[str] | None = None,
@@ -133,13 +150,13 @@ def write_contact_sheet(
 
     captions: one per image, written below it and cut where they would leave its cell.
     """
-    if len(images) == 0:
-        raise ValueError("a contact sheet needs at least one image, got none")
     if columns < 1:
         raise ValueError(f"a contact sheet needs at least one column, got {columns}")
-    if captions is not None and len(captions) != len(images):
-        raise ValueError(f"{len(captions)} captions were given for {len(images)} images")
     tiles = [to_bytes(image) for image in images]
+    if not tiles:
+        raise ValueError("a contact sheet needs at least one image, got none")
+    if captions is not None and len(captions) != len(tiles):
+        raise ValueError(f"{len(captions)} captions were given for {len(tiles)} images")
     height, width = tiles[0].shape[:2]
     if any(tile.shape != tiles[0].shape for tile in tiles):
         raise ValueError("the images of a contact sheet must have one size")
@@ -181,5 +198,5 @@ def write_views(
 ) -> None:
     """Write `views` renders around the object as a contact sheet, captioned with their azimuths."""
     cameras = turntable_cameras(views, elevation, field_of_view, relative_distance)
-    images = render_turntable(render, cameras, size)
+    images = turntable_frames(render, cameras, size)
     write_contact_sheet(images, path, columns, [f"{round(360 * v / views)}°" for v in range(views)])

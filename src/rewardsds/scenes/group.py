@@ -29,6 +29,16 @@ class SceneGroup:
     def batch(self) -> int:
         return len(self.scenes)
 
+    @property
+    def step(self) -> int:
+        """That of every scene."""
+        return self.scenes[0].step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        for scene in self.scenes:
+            scene.step = step
+
     def sample_cameras(self, generators: Sequence[torch.Generator], step: int) -> Cameras | None:
         found = [scene.sample_cameras([own], step) for scene, own in zip(self.scenes, generators)]
         cameras = [one for one in found if one is not None]

@@ -16,7 +16,7 @@ from rewardsds.scenes.cameras import Cameras
 class LatentImageSettings(BaseModel):
     """How a latent is initialised and optimised (arXiv 2503.09601, text-to-image)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     learning_rate: float = Field(default=0.05, gt=0, description="Adam's learning rate")
     init_scale: float = Field(
@@ -26,6 +26,8 @@ class LatentImageSettings(BaseModel):
 
 class LatentImageScene:
     """B latents (B, 1, D, h, w), optimised directly; `render` returns the parameter itself."""
+
+    step: int = 0
 
     def __init__(
         self,
@@ -69,12 +71,12 @@ class LatentImageScene:
         return None
 
     def before_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        pass
+        self.step = step
 
     def after_step(
         self, step: int, optimizer: torch.optim.Optimizer, generators: Sequence[torch.Generator]
     ) -> None:
-        pass
+        self.step = step + 1
 
     def state_dict(self) -> Mapping[str, Tensor]:
         return {"latents": self.latents.detach()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,14 +16,26 @@ from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 from rewardsds.scenes.trajectory import read_trajectory
 
 RADIUS = 1.0  # objects lie in the ball of this radius around the origin
+START_RADIUS = 0.9  # of the ball that shapes to start from are scaled to fit into
 Colour = tuple[float, float, float]
+
+
+def into_ball(points: Tensor) -> tuple[Tensor, float]:
+    """What brings points (M, 3) just into the ball of radius START_RADIUS, their bounding box around the origin: the
+    centre (3,) float64 to take from them, and then a factor. Raises ValueError where all of them lie at one place."""
+    places = points.double()
+    centre = (places.amin(0) + places.amax(0)) / 2
+    farthest = float((places - centre).norm(dim=-1).max())
+    if not 0 < farthest < math.inf:
+        raise ValueError("all of it lies at one point")
+    return centre, START_RADIUS / farthest
 
 
 class Object3D(ABC):
     """One object: a scene of exactly one item, seen in one or more groups of V views. B items are B of them.
 
-    step: the step in progress, or the number of steps done; training resolution and schedules follow it. Set it
-    after `load_state_dict` where no step follows.
+    step: as of `Scene`; training resolution and schedules follow it. relative_distance: mean of distance × tan(field
+    of view / 2) over training cameras; None as long as those of a trajectory are not known.
     """
 
     def __init__(
@@ -35,8 +48,10 @@ class Object3D(ABC):
         self.background = background or BackgroundSettings()
         self.device = torch.device(device)
         self.step = 0
-        trajectory = self.camera.trajectory
-        self._trajectory = None if trajectory is None else read_trajectory(trajectory)
+        self._trajectory: Cameras | None = None
+        self.relative_distance: float | None = None
+        if self.camera.trajectory is None:
+            self.relative_distance = sum(self.camera.relative_distance) / 2
 
     @property
     def batch(self) -> int:
@@ -49,9 +64,17 @@ class Object3D(ABC):
 
     # --- seeing -----------------------------------------------------------------------------------------
 
+    def trajectory(self) -> Cameras | None:
+        """The cameras (T,) of the settings' file, None without one. It is read when they are first asked for: an object
+        that is only looked at does without them. Raises ValueError, in one line, where it holds none."""
+        if self._trajectory is None and self.camera.trajectory is not None:
+            self._trajectory = read_trajectory(self.camera.trajectory)
+            self.relative_distance = float(self._trajectory.relative_distance().double().mean())
+        return self._trajectory
+
     def sample_cameras(self, generators: Sequence[torch.Generator], step: int) -> Cameras:
         """Cameras (G, V) of a step, from generators[0]."""
-        return sample_cameras(self.camera, generators[0], step, self._trajectory).to(self.device)
+        return sample_cameras(self.camera, generators[0], step, self.trajectory()).to(self.device)
 
     @abstractmethod
     def render(

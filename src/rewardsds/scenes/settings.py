@@ -6,10 +6,13 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 
 ExportFormat = Literal["glb", "obj", "ply", "splat", "mp4", "gif", "png", "html"]
 """Files that an object is exported to."""
+SEEN_FROM = {"around": ((0.0, 30.0), (30.0, 50.0)), "single": ((-10.0, 90.0), (40.0, 70.0))}
+"""Elevations and fields of view of a sampling, degrees, where none are given; of single views those of DreamFusion
+(arXiv 2209.14988, section 3.1)."""
 
 
 class CameraSettings(BaseModel):
@@ -19,7 +22,7 @@ class CameraSettings(BaseModel):
     draw timesteps, noises and candidates of their own. An object is expected inside a ball of radius 0.9.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     sampling: Literal["around", "single"] = Field(
         default="around",
@@ -39,9 +42,14 @@ class CameraSettings(BaseModel):
     milestones: tuple[int, ...] = Field(
         default=(), description="Steps from which the next number of groups and resolution counts."
     )
-    elevation: tuple[float, float] = Field(default=(0.0, 30.0), description="Range of elevations, degrees.")
-    field_of_view: tuple[float, float] = Field(
-        default=(30.0, 50.0), description="Range of vertical fields of view, degrees."
+    elevation: tuple[float, float] | None = Field(
+        default=None,
+        description="Range of elevations, degrees. null: what suits the sampling (around 0 to 30, single -10 to 90).",
+    )
+    field_of_view: tuple[float, float] | None = Field(
+        default=None,
+        description="Range of vertical fields of view, degrees. null: what suits the sampling (around 30 to 50, single "
+        "40 to 70).",
     )
     relative_distance: tuple[float, float] = Field(
         default=(0.9, 1.1), description="Range of camera distance × tan(field of view / 2)."
@@ -58,14 +66,18 @@ class CameraSettings(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> CameraSettings:
-        for name in ("elevation", "field_of_view", "relative_distance"):
-            low, high = getattr(self, name)
+        elevation, field_of_view = self.resolved_elevation, self.resolved_field_of_view
+        for name, (low, high) in (
+            ("elevation", elevation),
+            ("field_of_view", field_of_view),
+            ("relative_distance", self.relative_distance),
+        ):
             if low > high:
                 raise ValueError(f"{name} is a range (low, high), got ({low}, {high})")
-        if not 0 < self.field_of_view[0] <= self.field_of_view[1] < 180:
-            raise ValueError(f"field_of_view must lie between 0 and 180 degrees, got {self.field_of_view}")
-        if not -90 <= self.elevation[0] <= self.elevation[1] <= 90:
-            raise ValueError(f"elevation must lie between -90 and 90 degrees, got {self.elevation}")
+        if not 0 < field_of_view[0] <= field_of_view[1] < 180:
+            raise ValueError(f"field_of_view must lie between 0 and 180 degrees, got {field_of_view}")
+        if not -90 <= elevation[0] <= elevation[1] <= 90:
+            raise ValueError(f"elevation must lie between -90 and 90 degrees, got {elevation}")
         if self.relative_distance[0] <= 0:
             raise ValueError(f"relative_distance must be positive, got {self.relative_distance}")
         if list(self.milestones) != sorted(set(self.milestones)) or any(step < 1 for step in self.milestones):
@@ -81,6 +93,28 @@ class CameraSettings(BaseModel):
                 raise ValueError(f"{name} must lie between {low} and {high}, got {values}")
         return self
 
+    @property
+    def resolved_elevation(self) -> tuple[float, float]:
+        return SEEN_FROM[self.sampling][0] if self.elevation is None else self.elevation
+
+    @property
+    def resolved_field_of_view(self) -> tuple[float, float]:
+        return SEEN_FROM[self.sampling][1] if self.field_of_view is None else self.field_of_view
+
+    @field_serializer("elevation")
+    def _written_elevation(self, given: object) -> tuple[float, float]:
+        return self.resolved_elevation  # a run's settings say what it does
+
+    @field_serializer("field_of_view")
+    def _written_field_of_view(self, given: object) -> tuple[float, float]:
+        return self.resolved_field_of_view
+
+    def resolved(self) -> CameraSettings:
+        """With the whole path of the trajectory's file, so that a run goes on from any folder."""
+        if self.trajectory is None:
+            return self
+        return self.model_copy(update={"trajectory": self.trajectory.absolute()})
+
     def groups_at(self, step: int) -> int:
         return self.groups[min(bisect_right(self.milestones, step), len(self.groups) - 1)]
 
@@ -91,7 +125,7 @@ class CameraSettings(BaseModel):
 class BackgroundSettings(BaseModel):
     """What is behind an object, where its scene has no background of its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     augmentation: bool = Field(
         default=True, description="Draw a plain background colour every training step."
@@ -119,7 +153,7 @@ class BackgroundSettings(BaseModel):
 class TurntableSettings(BaseModel):
     """Pictures around a finished object: videos, animations and sheets of views."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     size: int = Field(
         default=512, ge=16, le=4096, multiple_of=2, description="Width and height of a picture, pixels."

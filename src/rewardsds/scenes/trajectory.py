@@ -24,7 +24,7 @@ def read_trajectory(path: Path) -> Cameras:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"no file of cameras {path}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ValueError(f"the cameras in {path} cannot be read: {reason}") from None
     frames = content.get("frames", content.get("camera_path")) if isinstance(content, dict) else None
@@ -37,19 +37,21 @@ def read_trajectory(path: Path) -> Cameras:
         try:
             poses.append(_pose(frame))
             angles.append(_field_of_view({**content, **frame}))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+            reason = " ".join(reason.split())[:160]
             raise ValueError(f"camera {index} in {path} cannot be used: {reason}") from None
     return Cameras(torch.stack(poses), torch.tensor(angles))
 
 
 def _pose(frame: Mapping[str, Any]) -> torch.Tensor:
     values = frame["transform_matrix"] if "transform_matrix" in frame else frame["camera_to_world"]
-    pose = torch.tensor(values, dtype=torch.float32).reshape(-1, 4)
-    if pose.shape[0] == 3:
-        pose = torch.cat([pose, torch.tensor([[0.0, 0.0, 0.0, 1.0]])])
-    if pose.shape != (4, 4) or not pose.isfinite().all():
-        raise ValueError("its pose is no finite 4 × 4 matrix")
+    numbers = torch.tensor(values, dtype=torch.float32).flatten()
+    if len(numbers) == 12:  # the last row is left out
+        numbers = torch.cat([numbers, torch.tensor([0.0, 0.0, 0.0, 1.0])])
+    if len(numbers) != 16 or not numbers.isfinite().all():
+        raise ValueError(f"its pose is no finite 4 × 4 matrix, it has {len(numbers)} numbers")
+    pose = numbers.reshape(4, 4)
     rotation = pose[:3, :3]
     if not torch.allclose(rotation @ rotation.T, torch.eye(3), atol=1e-3) or torch.linalg.det(rotation) < 0:
         raise ValueError("its pose is no rotation and translation")
@@ -59,6 +61,8 @@ def _pose(frame: Mapping[str, Any]) -> torch.Tensor:
 def _field_of_view(values: Mapping[str, Any]) -> float:
     """Vertical field of view in radians."""
     if "fl_y" in values and "h" in values:
+        if not float(values["fl_y"]) > 0:
+            raise ValueError(f"its fl_y is {values['fl_y']}: expected a focal length in pixels, above 0")
         angle = 2 * math.atan(0.5 * float(values["h"]) / float(values["fl_y"]))
     elif "camera_angle_y" in values:
         angle = float(values["camera_angle_y"])

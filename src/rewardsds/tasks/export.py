@@ -5,18 +5,19 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from rewardsds.errors import RewardsdsError, SettingsError
 from rewardsds.scenes.export import (
-    render_turntable,
     turntable_cameras,
+    turntable_frames,
     write_contact_sheet,
     write_gif,
     write_video,
 )
 from rewardsds.scenes.gaussians.scene import GaussianScene
-from rewardsds.scenes.mesh.files import write_glb, write_obj
+from rewardsds.scenes.mesh.files import obj_files, write_glb, write_obj
 from rewardsds.scenes.mesh.make import make_mesh
 from rewardsds.scenes.mesh.settings import MeshExportSettings
 from rewardsds.scenes.mesh.viewer import write_html
@@ -25,6 +26,7 @@ from rewardsds.scenes.settings import ExportFormat, TurntableSettings
 from rewardsds.tasks.objects import load_objects, read_run
 
 PICTURES: tuple[ExportFormat, ...] = ("mp4", "gif", "png")
+VISIBLE = 1 / 255  # alpha below which a picture shows nothing
 
 
 def export(
@@ -33,6 +35,7 @@ def export(
     out: Path | None = None,
     *,
     force: bool = False,
+    device: str = "auto",
     turntable: TurntableSettings | None = None,
     mesh: MeshExportSettings | None = None,
     console: Console | None = None,
@@ -44,18 +47,23 @@ def export(
     out: the file; without it RUN/object.<to>, or RUN/turntable.<to> and RUN/views.png. Of several particles the seed is
         put before the ending.
     force: replace files that exist.
+    device: where it is rendered, whatever the run was made on.
 
-    Raises RewardsdsError, in one line: no run, no 3D run, no checkpoint, a file that exists, an object without a shape.
+    Raises RewardsdsError, in one line: no run, no 3D run, no checkpoint, a file that exists, an object without a shape
+    or of which nothing is seen.
     """
-    settings = read_run(run)
+    settings = read_run(run, device)
     out = out or run / f"{_default_name(to)}.{to}"
     if out.suffix.lower() != f".{to}":
         raise SettingsError(f"out is {out}, but what is written is {to}: give a name that ends in .{to}")
     targets = [_named(out, seed, len(settings.seeds)) for seed in settings.seeds]
-    for target in targets:
-        if target.exists() and not force:
-            raise SettingsError(f"{target} exists: replace it with --force, or give another name with --out")
-    objects = load_objects(run, console or Console(stderr=True, highlight=False))
+    written = [file for target in targets for file in (obj_files(target) if to == "obj" else (target,))]
+    for file in written:
+        if file.exists() and not force:
+            raise SettingsError(f"{file} exists: replace it with --force, or give another name with --out")
+    objects = load_objects(run, console or Console(stderr=True, highlight=False), device)
+    for one in objects:
+        check_visible(one)
     for target, one in zip(targets, objects, strict=True):
         if to in PICTURES:
             write_pictures(one, to, target, turntable or TurntableSettings())
@@ -64,12 +72,23 @@ def export(
     return targets
 
 
+def check_visible(one: Object3D) -> None:
+    """Raises RewardsdsError where small pictures from four sides show nothing of an object."""
+    with torch.no_grad():
+        alpha = one.render(turntable_cameras(4).to(one.device), size=64).alpha
+    if alpha is not None and not float(alpha.max()) >= VISIBLE:  # also where it is NaN
+        raise RewardsdsError(
+            "nothing is seen of the object: it is transparent, or out of sight; start the run again with a lower "
+            "learning rate or guidance scale"
+        )
+
+
 def write_pictures(one: Object3D, to: ExportFormat, path: Path, look: TurntableSettings) -> None:
     frames = look.views if to == "png" else look.frames
     cameras = turntable_cameras(
         frames, look.elevation, look.field_of_view, look.relative_distance, look.azimuth
     )
-    images = render_turntable(partial(one.render_images, background=look.background), cameras, look.size)
+    images = turntable_frames(partial(one.render_images, background=look.background), cameras, look.size)
     if to == "mp4":
         write_video(images, path, look.fps)
     elif to == "gif":

@@ -64,7 +64,7 @@ def begin_from(
     if init is None:
         return
     if init.is_dir():
-        others = load_objects(init, console or Console(stderr=True, highlight=False))
+        others = load_objects(init, console or Console(stderr=True, highlight=False), settings.device)
         for index, (seed, one) in enumerate(zip(settings.seeds, objects, strict=True)):
             _begin_from_object(one, others[index % len(others)], settings, seed)
         return
@@ -98,7 +98,7 @@ def _begin_from_shape(
         e = settings.extraction
         one.start_from(shape.textured(e.texture_size, e.padding, e.atlas_faces, e.atlas_seconds))
     elif isinstance(one, GaussianScene) and shape.kind == "gaussians" and settings.init is not None:
-        one.start_from_ply(settings.init)  # as they are, in the place where they are
+        one.start_from_ply(settings.init)  # with all that a surface does not tell of them
     elif isinstance(one, GaussianScene):
         points, colours, normals = shape.surface_points(len(one), draws)
         one.start_from(points, colours, draws, normals)
@@ -134,13 +134,13 @@ def load_objects(run: Path, console: Console, device: str | None = None) -> list
     if not folder.is_finished:
         say(console, f"{run} is not finished: its object after step {found.steps_done} is taken")
     objects = make_objects(settings)
+    scene = as_scene(objects)
     try:
-        checkpoint.restore_scene(found, as_scene(objects))
+        checkpoint.restore_scene(found, scene)
     except (KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise CheckpointError(
             f"the checkpoint of step {found.steps_done} in {run} does not fit its settings ({reason})"
         ) from error
-    for one in objects:
-        one.step = found.steps_done
+    scene.step = found.steps_done
     return objects

@@ -1,5 +1,7 @@
 import copy
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,13 +12,13 @@ from torch import Tensor
 from rewardsds.runs import checkpoint
 from rewardsds.runs.loop import make_optimizer
 from rewardsds.scenes.base import Rendering
-from rewardsds.scenes.cameras import Cameras, sample_orbit_group
+from rewardsds.scenes.cameras import Cameras, orbit, sample_orbit_group
 from rewardsds.scenes.gaussians.density import PARAMETERS, limited, split_offsets
 from rewardsds.scenes.gaussians.ply import read_ply
 from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.gaussians.settings import GaussianSettings
 from rewardsds.scenes.gaussians.strategies import MINIMUM_GAUSSIANS, densify, prune
-from rewardsds.scenes.settings import BackgroundSettings
+from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
 # --- start --------------------------------------------------------------------------------------------------
 
@@ -428,6 +430,59 @@ def test_exported_gaussians_carry_the_training_blur(tmp_path):
     blocks = torch.nn.functional.avg_pool2d(renders.permute(0, 3, 1, 2), 8)
     small = scene.render_images(cameras, 32)[0]
     assert (blocks - small).abs().mean() < 0.01
+
+
+def of_trajectory(file: Path, initial_gaussians: int = 20) -> GaussianScene:
+    camera = CameraSettings(resolution=(32,), trajectory=file)
+    settings = GaussianSettings(initial_gaussians=initial_gaussians)
+    return GaussianScene([generator()], settings, camera=camera)
+
+
+def added_variance(scene: GaussianScene, path: Path) -> float:
+    """What a file holds more than the scene, of the square of a scale."""
+    scene.export_ply(path)
+    return float((read_ply(path)["scales"].square() - scene.gaussians().scales.detach().square()).mean())
+
+
+def test_the_blur_of_a_file_is_that_of_a_trajectory(tmp_path):
+    """Cameras 2 and 4 away that see 90°: a picture of the origin is 4 and 8 wide, on average 6, of 32 pixels."""
+    poses = orbit(
+        torch.tensor([0.0, 1.0]), torch.zeros(()), torch.tensor([2.0, 4.0]), torch.tensor(math.pi / 2)
+    )
+    frames = [{"transform_matrix": pose.tolist()} for pose in poses.camera_to_world]
+    file = tmp_path / "transforms.json"
+    file.write_text(json.dumps({"camera_angle_x": math.pi / 2, "frames": frames}))
+    scene = of_trajectory(file)
+    scene.sample_cameras([generator()], 0)
+    wanted = 0.3 * (6 / 32) ** 2
+    assert added_variance(scene, tmp_path / "a.ply") == pytest.approx(wanted, rel=1e-4)
+    # it is kept with the state: neither the file nor its cameras are needed any more
+    state = dict(scene.state_dict())
+    file.unlink()
+    other = of_trajectory(file, initial_gaussians=5)
+    other.load_state_dict(state)
+    assert added_variance(other, tmp_path / "b.ply") == pytest.approx(wanted, rel=1e-4)
+    assert other.state_dict().keys() == state.keys()
+    # an older state has nothing about it
+    del state["relative_distance"]
+    other = of_trajectory(file)
+    other.load_state_dict(state)
+    with pytest.raises(ValueError, match="no file of cameras"):
+        other.export_ply(tmp_path / "c.ply")
+    # a scene without a trajectory has its own
+    plain = GaussianScene([generator()], GaussianSettings(), camera=CameraSettings(resolution=(32,)))
+    plain.load_state_dict(scene.state_dict())
+    assert added_variance(plain, tmp_path / "d.ply") == pytest.approx(0.3 * (2 / 32) ** 2, rel=1e-4)
+
+
+def test_a_state_that_has_exploded_is_refused():
+    scene = make()
+    state = dict(scene.state_dict())
+    for name in ("means", "colour_logits", "opacity_logits"):
+        broken = state[name].clone()
+        broken[3] = math.nan
+        with pytest.raises(ValueError, match="exploded: 1 of its 200 Gaussians"):
+            scene.load_state_dict({**state, name: broken})
 
 
 # --- fitting ------------------------------------------------------------------------------------------------

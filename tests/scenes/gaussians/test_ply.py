@@ -70,10 +70,13 @@ def test_damaged_and_foreign_files_are_explained(tmp_path):
         (whole.replace(b"binary_little_endian", b"ascii"), "only kind"),
         (whole.replace(b"scale_0", b"other_0"), "lacks scale_0"),
         (whole.replace(b"property float nx", b"property list uchar int nx"), "property"),
+        (whole.replace(b"element vertex 5", b"element "), "exactly one element"),
+        (whole.replace(b"property float nx", b"property float x"), "the property x twice"),
     ]:
         path.write_bytes(data)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=message) as error:
             read_ply(path)
+        assert str(path) in str(error.value)
 
 
 def test_harmonics_are_written_channel_after_channel(tmp_path):
@@ -106,6 +109,10 @@ def test_the_note_about_blur_is_a_comment(tmp_path):
     write_ply(tmp_path / "blurred.ply", **some_gaussians(3), blur=1.25e-4)
     assert read_blur(tmp_path / "plain.ply") == 0
     assert read_blur(tmp_path / "blurred.ply") == pytest.approx(1.25e-4)
+    for damaged in (b"nan", b"inf", b"-1", b"much"):
+        data = (tmp_path / "blurred.ply").read_bytes().replace(b"0.000125", damaged)
+        (tmp_path / "damaged.ply").write_bytes(data)
+        assert read_blur(tmp_path / "damaged.ply") == 0
     assert PlyData.read(tmp_path / "blurred.ply").comments == ["rewardsds blur variance 0.000125"]
     assert torch.equal(
         read_ply(tmp_path / "plain.ply")["scales"], read_ply(tmp_path / "blurred.ply")["scales"]

@@ -12,6 +12,7 @@ from plyfile import PlyData, PlyElement
 from scipy.spatial.distance import cdist
 
 from rewardsds.runs.loop import make_optimizer
+from rewardsds.scenes.cameras import Cameras
 from rewardsds.scenes.gaussians.ply import PROPERTIES, write_ply
 from rewardsds.scenes.gaussians.reference import quaternion_to_matrix
 
@@ -87,6 +88,14 @@ def test_too_many_points_are_thinned_out_by_the_generator() -> None:
     assert torch.equal(again.means, scene.means)
     again.start_from(points, points.abs(), generator(6))
     assert not torch.equal(again.means, scene.means)
+
+
+def test_points_that_are_there_twice_are_as_large_as_once() -> None:
+    scene, points = make(), ball(40)
+    scene.start_from(points, points.abs(), generator())
+    once = scene.gaussians().scales.detach()
+    scene.start_from(points.repeat(5, 1), points.abs().repeat(5, 1), generator())
+    torch.testing.assert_close(scene.gaussians().scales.detach(), once.repeat(5, 1))
 
 
 def test_one_point_and_many_at_one_place_have_a_size() -> None:
@@ -168,6 +177,40 @@ def test_a_foreign_file_is_taken_as_it_is(tmp_path, rest: int, kept: int, degree
     if degree:
         green = torch.from_numpy(rows[f"f_rest_{rest // 3}"].copy())  # first of the second channel
         torch.testing.assert_close(scene.harmonics.detach()[:, 0, 1], green)
+
+
+def test_gaussians_out_of_bounds_are_brought_into_the_ball(tmp_path) -> None:
+    """They look as before, seen from as much nearer as they are smaller; and none of them is pruned."""
+    small = make(initial_gaussians=60, initial_opacity=0.7, initial_colour_spread=1.0)
+    centre, factor = torch.tensor([3.0, -1.0, 4.0]), 7.0
+    g = small.gaussians()
+    write_ply(
+        tmp_path / "far.ply", g.means * factor + centre, g.quats, g.scales * factor, g.opacities, g.colours
+    )
+    scene = make(seed=3, prune_start=0, densify_every=1, densify_stop=0)
+    scene.start_from_ply(tmp_path / "far.ply")
+    means = scene.means.detach()
+    assert means.norm(dim=-1).max() == pytest.approx(0.9, abs=1e-5)
+    torch.testing.assert_close(means.amin(0), -means.amax(0), atol=1e-5, rtol=0)
+    with torch.no_grad():
+        middle = (small.means.amin(0) + small.means.amax(0)) / 2
+    ratio = 0.9 / float((small.means.detach() - middle).norm(dim=-1).max())
+    cameras = small.sample_cameras([generator()], 0)
+    nearer = cameras.camera_to_world.clone()
+    nearer[..., :3, 3] = (nearer[..., :3, 3] - middle) * ratio
+    moved = Cameras(nearer, cameras.field_of_view)
+    expected = small.render_images(cameras, 32)
+    torch.testing.assert_close(scene.render_images(moved, 32), expected, atol=2e-3, rtol=0)
+    optimizer, own = make_optimizer(scene), generator()
+    step(scene, optimizer, own, 0)
+    assert len(scene) == 60
+
+
+def test_gaussians_at_one_place_out_of_bounds_are_explained(tmp_path) -> None:
+    g = make().gaussians()
+    write_ply(tmp_path / "g.ply", g.means * 0 + 4, g.quats, g.scales, g.opacities, g.colours)
+    with pytest.raises(ValueError, match=r"g\.ply has no extent: all of it lies at one point"):
+        make().start_from_ply(tmp_path / "g.ply")
 
 
 def test_files_that_do_not_fit_are_explained(tmp_path) -> None:

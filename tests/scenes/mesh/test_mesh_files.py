@@ -168,6 +168,12 @@ def test_names_that_break_an_obj(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_all_files_of_an_obj_are_named(tmp_path: Path):
+    write_obj(tetrahedron(), tmp_path / "thing.v2.obj")
+    assert set(files.obj_files(tmp_path / "thing.v2.obj")) == set(tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_the_same_bytes_again(tmp_path: Path):
     assert glb_bytes(tetrahedron()) == glb_bytes(tetrahedron())
     write_glb(tetrahedron(), tmp_path / "object.glb")

@@ -24,7 +24,7 @@ def test_the_mesh_of_a_toybox_run_looks_like_its_object(tmp_path: Path):
     (scene,) = load_objects(tmp_path / "run", Console(quiet=True))
     write_glb(make_mesh(scene), tmp_path / "car.glb")
     cameras = sample_orbit_group(
-        torch.Generator().manual_seed(9), 1, 8, scene.camera.elevation, scene.camera.field_of_view, (0.9, 1.1)
+        torch.Generator().manual_seed(9), 1, 8, (0.0, 30.0), (30.0, 50.0), (0.9, 1.1)
     )
     wanted = scene.render_images(cameras, 256)[:, 0]
     (grey,) = set(scene.background.evaluation)

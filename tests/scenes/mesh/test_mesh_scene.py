@@ -182,6 +182,9 @@ def test_states_that_do_not_fit():
         scene.load_state_dict({**state, "faces": state["faces"] + 100})
     with pytest.raises(ValueError, match="texture_logits has shape"):
         scene.load_state_dict({**state, "texture_logits": torch.zeros((4, 4))})
+    for name in ("uvs", "texture_logits"):
+        with pytest.raises(ValueError, match=f"{name} holds NaN or infinite values"):
+            scene.load_state_dict({**state, name: torch.full_like(state[name], torch.nan)})
 
 
 def test_items_of_a_group_are_what_they_are_alone():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def read_ply(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if "format binary_little_endian 1.0" not in (line.strip() for line in lines):
         raise ValueError(f"{path} is not a binary little-endian PLY file, which is the only kind read here")
     elements = [line.split() for line in lines if line.startswith("element ")]
-    if len(elements) != 1 or elements[0][1] != "vertex":
+    if len(elements) != 1 or elements[0][1:2] != ["vertex"]:
         raise ValueError(f"{path} does not hold exactly one element, 'vertex', as 3D Gaussians do")
     try:
         count = int(elements[0][2])
@@ -110,6 +111,10 @@ def read_ply(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     unreadable = [p for p in properties if len(p) != 3 or p[1] not in _TYPES]
     if unreadable:
         raise ValueError(f"{path} has a property that 3D Gaussians do not have: {' '.join(unreadable[0])}")
+    names = [name for _, _, name in properties]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{path} has the property {twice} twice, as 3D Gaussians do not")
     dtype = np.dtype([(name, _TYPES[kind]) for _, kind, name in properties])
     body = data[end + len(marker) :]
     if len(body) < count * dtype.itemsize:
@@ -152,9 +157,10 @@ def read_blur(path: str | os.PathLike[str]) -> float:
             line = file.readline(500).decode("ascii", errors="replace").strip()
             if line.startswith(BLUR_COMMENT):
                 try:
-                    return max(float(line.removeprefix(BLUR_COMMENT)), 0.0)
+                    blur = float(line.removeprefix(BLUR_COMMENT))
                 except ValueError:
                     return 0.0
+                return blur if 0 < blur < math.inf else 0.0
             if line in ("", "end_header"):
                 break
     return 0.0

@@ -311,22 +311,27 @@ class GaussianScene(Object3D):
     # --- keeping ----------------------------------------------------------------------------------------
 
     def state_dict(self) -> Mapping[str, Tensor]:
-        """Everything that the next step depends on: tensors with N first, and the degree of harmonics in use, ()."""
+        """Everything that the next step and files depend on: tensors with N first, and as () the degree of harmonics in
+        use and the relative distance of a trajectory."""
         state = {name: getattr(self, name).detach() for name in self.names}
         state |= {"gradient_sum": self.gradient_sum, "gradient_count": self.gradient_count}
         if self.screen_size is not None:
             state["screen_size"] = self.screen_size
         if self.settings.sh_degree:
             state["degree"] = torch.tensor(self.degree)
+        if self.camera.trajectory is not None and self.relative_distance is not None:
+            state["relative_distance"] = torch.tensor(self.relative_distance, dtype=torch.float64)
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes back `state_dict()`. Build the optimiser (and load its state) after this, not before.
 
         With the present number of Gaussians the parameters are filled in place; with another one they are
-        replaced. Raises ValueError when tensors are missing or their shapes do not fit together.
+        replaced. Raises ValueError when tensors are missing, their shapes do not fit together, or Gaussians are not
+        finite.
         """
-        expected = self.state_dict()
+        expected = dict(self.state_dict())
+        expected.pop("relative_distance", None)  # older states lack it
         missing = sorted(expected.keys() - state.keys())
         if missing:
             raise ValueError(f"the state of a Gaussian scene lacks {', '.join(missing)}")
@@ -336,6 +341,7 @@ class GaussianScene(Object3D):
             shape = (count, *tensor.shape[1:]) if tensor.ndim else ()
             if state[name].shape != shape:
                 raise ValueError(f"{name} has shape {tuple(state[name].shape)}, expected {shape}")
+        check_gaussians("the state", *(state[name] for name in self.names))
         with torch.no_grad():
             for name in self.names:
                 parameter: Parameter = getattr(self, name)
@@ -349,6 +355,8 @@ class GaussianScene(Object3D):
             self.screen_size = state["screen_size"].to(self.screen_size).clone()
         if self.settings.sh_degree:
             self.degree = min(int(state["degree"]), self.settings.sh_degree)
+        if self.relative_distance is None and "relative_distance" in state:
+            self.relative_distance = float(state["relative_distance"])
         self._renders.clear()
 
     # --- files ------------------------------------------------------------------------------------------
@@ -370,9 +378,11 @@ class GaussianScene(Object3D):
 
     def _blur(self) -> float:
         """Variance in world units² that training renders add to a Gaussian at the origin."""
+        if self.relative_distance is None:
+            self.trajectory()
+        assert self.relative_distance is not None
         # There a picture is 2 · distance · tan(fov / 2) wide, that is 2 · relative distance.
-        relative_distance = sum(self.camera.relative_distance) / 2
-        pixel = 2 * relative_distance / self.resolution
+        pixel = 2 * self.relative_distance / self.resolution
         return TRAINING_BLUR * pixel**2
 
     def _harmonics_in_use(self) -> Tensor | None:

@@ -18,7 +18,7 @@ class GaussianSettings(BaseModel):
     ball of radius 0.9 around the origin.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # What is there at the start
     initial_gaussians: int = Field(

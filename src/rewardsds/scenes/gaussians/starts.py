@@ -11,6 +11,7 @@ from torch import Tensor
 from rewardsds.scenes.gaussians import harmonics as sh
 from rewardsds.scenes.gaussians.ply import read_blur, read_ply
 from rewardsds.scenes.gaussians.settings import MAXIMUM_GAUSSIANS, GaussianSettings
+from rewardsds.scenes.object3d import into_ball
 
 NEIGHBOURS = 3  # whose distances give a Gaussian its size (arXiv 2308.04079, section 5.1)
 FLATNESS = 0.3  # thickness along a normal, as a share of the extent along the surface
@@ -70,9 +71,11 @@ def from_points(
 def from_ply(settings: GaussianSettings, path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], int]:
     """Parameters of the Gaussians of a 3DGS PLY, and the degree of their spherical harmonics.
 
-    They are taken as they are: none is left out, moved or scaled. Of the spherical harmonics those above the settings'
-    sh_degree are dropped. The blur that `write_ply` notes in files of ours is taken out of the scales again. Raises
-    ValueError for a file that cannot be read, and where there are more Gaussians than the settings' max_gaussians.
+    None is left out, and they stay where they are. Only if some lie out of the settings' bounds, where they would be
+    removed, all are brought into the ball of radius 0.9, which changes their pictures in scale alone. Of the spherical
+    harmonics those above the settings' sh_degree are dropped. The blur that `write_ply` notes in files of ours is taken
+    out of the scales again. Raises ValueError for a file that cannot be read, and where there are more Gaussians than
+    the settings' max_gaussians.
     """
     g = read_ply(path)
     number = len(g["means"])
@@ -86,10 +89,16 @@ def from_ply(settings: GaussianSettings, path: str | os.PathLike[str]) -> tuple[
     coefficients[:, : sh.count(degree)] = g["harmonics"][:, : sh.count(degree)]
     while degree and not bool(coefficients[:, sh.count(degree - 1) : sh.count(degree)].any()):
         degree -= 1  # files are padded with zeros
-    scales = (g["scales"].square() - read_blur(path)).clamp(min=SMALLEST_SCALE**2).sqrt()
+    means, scales = g["means"], (g["scales"].square() - read_blur(path)).clamp(min=0).sqrt()
+    if float(means.norm(dim=-1).max()) > settings.bounds:
+        try:
+            centre, factor = into_ball(means)
+        except ValueError as error:
+            raise ValueError(f"{path} has no extent: {error}") from None
+        means, scales = ((means.double() - centre) * factor).float(), scales * factor
     values = {
-        "means": g["means"],
-        "log_scales": scales.log(),
+        "means": means,
+        "log_scales": scales.clamp(min=SMALLEST_SCALE).log(),
         "quats": g["quats"],
         "opacity_logits": g["opacities"].clamp(1e-6, 1 - 1e-6).logit(),
         "colour_logits": g["colours"].clamp(COLOUR_MARGIN, 1 - COLOUR_MARGIN).logit(),
@@ -99,12 +108,13 @@ def from_ply(settings: GaussianSettings, path: str | os.PathLike[str]) -> tuple[
 
 
 def _neighbour_distance(points: Tensor, settings: GaussianSettings) -> Tensor:
-    """Root mean square distance (M,) to the nearest others; a lone point gets the size that a ball of one would."""
-    neighbours = min(NEIGHBOURS, len(points) - 1)
+    """Root mean square distance (M,) to the nearest other places; a lone one gets the size that a ball of one would."""
+    places, own = torch.unique(points.double(), dim=0, return_inverse=True)  # clouds often say a place twice
+    neighbours = min(NEIGHBOURS, len(places) - 1)
     if neighbours == 0:
-        return torch.full((1,), settings.initial_scale * settings.initial_radius)
-    distances, _ = KDTree(points.double().numpy()).query(points.double().numpy(), k=neighbours + 1)
-    return torch.from_numpy(distances[:, 1:]).square().mean(-1).sqrt().float()
+        return torch.full((len(points),), settings.initial_scale * settings.initial_radius)
+    distances, _ = KDTree(places.numpy()).query(places.numpy(), k=neighbours + 1)
+    return torch.from_numpy(distances[:, 1:]).square().mean(-1).sqrt().float()[own]
 
 
 def _turned_to(normals: Tensor) -> Tensor:

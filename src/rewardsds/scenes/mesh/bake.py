@@ -84,7 +84,7 @@ def _trust(scene: Object3D, camera: Cameras, margin: float = 10.0) -> float:
     """How much a view counts, by its elevation; of a trajectory nothing is known."""
     if scene.camera.trajectory is not None:
         return 1.0
-    low, high = scene.camera.elevation
+    low, high = scene.camera.resolved_elevation
     place = camera.camera_to_world[:3, 3]
     elevation = math.degrees(math.asin(float(place[2] / place.norm())))
     return 1.0 if low - margin <= elevation <= high + margin else UNTRAINED

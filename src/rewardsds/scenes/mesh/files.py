@@ -88,20 +88,25 @@ def write_glb(mesh: TexturedMesh, path: str | os.PathLike[str]) -> None:
         temporary.write_bytes(data)
 
 
+def obj_files(path: str | os.PathLike[str]) -> tuple[Path, Path, Path]:
+    """What `write_obj` writes: texture, material, and the OBJ itself. Raises ValueError for an unusable name."""
+    path = Path(path)
+    if set(path.stem) & set(" \t#\\\"'") or path.suffix.lower() != ".obj":
+        raise ValueError(
+            f"{path.name} is no usable name: expected one that ends in .obj, without spaces, quotes or #, which "
+            "programs that read its material stumble over"
+        )
+    return path.with_suffix(".png"), path.with_suffix(".mtl"), path
+
+
 def write_obj(mesh: TexturedMesh, path: str | os.PathLike[str]) -> None:
     """NAME.obj, with its material NAME.mtl and its texture NAME.png beside it.
 
     OBJ says nothing about axes: the world is written as it is, +Z up and the front towards +X, and `read_shape` reads
     it so. All three files are made first and then get their names, the OBJ last: where it is, the others are.
     """
-    path = Path(path)
-    stem = path.stem
-    unsafe = set(stem) & set(" \t#\\\"'")
-    if unsafe or path.suffix.lower() != ".obj":
-        raise ValueError(
-            f"{path.name} is no usable name: expected one that ends in .obj, without spaces, quotes or #, which "
-            "programs that read its material stumble over"
-        )
+    files = obj_files(path)
+    path, stem = files[-1], files[-1].stem
     vertices, uvs, normals = mesh.vertices.numpy(), _upwards(mesh.uvs), mesh.normals().numpy()
     lines = ["# rewardsds: +Z is up, the front faces +X", f"mtllib {stem}.mtl", f"o {stem}"]
     lines += [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in vertices]
@@ -124,17 +129,16 @@ def write_obj(mesh: TexturedMesh, path: str | os.PathLike[str]) -> None:
         Image.fromarray(to_bytes(mesh.texture)).save(folder / "png", format="PNG")
         (folder / "mtl").write_text("\n".join(material) + "\n", encoding="utf-8")
         (folder / "obj").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        _place(folder, path)
+        _place(folder, files)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _place(folder: Path, path: Path) -> None:
-    """Files named by their endings get their final names, or none of them does."""
+def _place(folder: Path, files: tuple[Path, Path, Path]) -> None:
+    """What lies in the folder as png, mtl and obj gets its final names, or none of it does."""
     placed: list[tuple[Path, Path | None]] = []
     try:
-        for ending in ("png", "mtl", "obj"):
-            final = path.with_suffix(f".{ending}")
+        for ending, final in zip(("png", "mtl", "obj"), files):
             older = None
             if final.exists():
                 older = folder / f"older-{ending}"

@@ -181,7 +181,7 @@ class MeshScene(Object3D):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes back `state_dict()`, also of another mesh. Build the optimiser after this, not before.
 
-        Raises ValueError when tensors are missing, are too many, or do not fit together.
+        Raises ValueError when tensors are missing, are too many, do not fit together, or are not finite.
         """
         names = self.state_dict().keys()
         if missing := sorted(names - state.keys()):
@@ -196,6 +196,9 @@ class MeshScene(Object3D):
             raise ValueError(f"uvs has shape {tuple(uvs.shape)}, expected ({len(vertices)}, 2)")
         if logits.shape != (3, logits.shape[-1], logits.shape[-1]):
             raise ValueError(f"texture_logits has shape {tuple(logits.shape)}, expected (3, T, T)")
+        for name in ("uvs", "texture_logits"):
+            if not bool(state[name].isfinite().all()):
+                raise ValueError(f"{name} holds NaN or infinite values")
         self._adopt(vertices, faces, uvs, logits)
 
 

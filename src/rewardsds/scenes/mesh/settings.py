@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class MeshExportSettings(BaseModel):
     """From an object to a mesh with a texture. The defaults suit an object of some thousand Gaussians."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # Surface
     resolution: int = Field(
@@ -16,7 +16,6 @@ class MeshExportSettings(BaseModel):
     )
     level: float | None = Field(
         default=None,
-        allow_inf_nan=False,
         description="Density at the surface. null: the one whose silhouettes agree best with the rendered alpha.",
     )
     level_views: int = Field(
@@ -61,7 +60,7 @@ class MeshExportSettings(BaseModel):
 class MeshSettings(BaseModel):
     """A mesh whose texture is optimised: DreamGaussian's second stage (arXiv 2309.16653, section 3.3)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     texture_size: int | None = Field(
         default=None, ge=16, le=8192, description="Height and width of the texture. null: as the mesh has it."

@@ -18,12 +18,12 @@ from rewardsds.scenes.mesh.bake import dilated
 from rewardsds.scenes.mesh.files import from_gltf_axes
 from rewardsds.scenes.mesh.rasterise import rasterise_uvs
 from rewardsds.scenes.mesh.textured import TexturedMesh, face_normals, resampled, sample_texture
+from rewardsds.scenes.object3d import into_ball
 
 ENDINGS = (".glb", ".gltf", ".obj", ".stl", ".ply")
 LARGEST_FILE = 2**31  # bytes
 MOST_FACES = 5_000_000
 MOST_POINTS = 10_000_000
-START_RADIUS = 0.9  # of the ball that a shape is scaled to fit into
 PLAIN = (0.7, 0.7, 0.7)  # colour of what has none
 
 
@@ -71,17 +71,12 @@ class Shape:
     cloud: SurfacePoints | None = None
 
     def surface_points(self, count: int, generator: torch.Generator) -> SurfacePoints:
-        """`count` points, uniform over the surface, drawn with the CPU generator; of a point cloud its own points,
-        drawn without repetition as long as there are enough."""
+        """`count` points, uniform over the surface, drawn with the CPU generator; of a point cloud as many of its own
+        points, or all where it has fewer."""
         if count < 1:
             raise ValueError(f"at least one point must be asked for, got {count}")
         if self.cloud is not None:
-            available = len(self.cloud.points)
-            order = torch.randperm(available, generator=generator)[:count]
-            if count > available:
-                order = torch.cat(
-                    [order, torch.randint(available, (count - available,), generator=generator)]
-                )
+            order = torch.randperm(len(self.cloud.points), generator=generator)[:count]
             points, colours, normals = self.cloud
             return SurfacePoints(points[order], colours[order], None if normals is None else normals[order])
         sizes = [len(part.faces) for part in self.parts]
@@ -348,18 +343,18 @@ def _ply_normals(geometry: Any, count: int) -> Tensor | None:
 
 
 def _normalised(shape: Shape) -> Shape:
-    """Its bounding box around the origin, its farthest point at START_RADIUS."""
+    """Its bounding box around the origin, its farthest point at `START_RADIUS`."""
     if shape.cloud is not None:
         points = shape.cloud.points
     else:
         points = torch.cat([part.vertices[part.faces].reshape(-1, 3) for part in shape.parts])
-    centre = (points.amin(0).double() + points.amax(0).double()) / 2
-    farthest = float((points.double() - centre).norm(dim=-1).max())
-    if not farthest > 0 or not np.isfinite(farthest):
-        raise ValueError(f"{shape.name} has no extent: all of it lies at one point")
+    try:
+        centre, factor = into_ball(points)
+    except ValueError as error:
+        raise ValueError(f"{shape.name} has no extent: {error}") from None
 
     def moved(places: Tensor) -> Tensor:
-        return ((places.double() - centre) * (START_RADIUS / farthest)).float()
+        return ((places.double() - centre) * factor).float()
 
     if shape.cloud is not None:
         return replace(shape, cloud=shape.cloud._replace(points=moved(shape.cloud.points)))

@@ -26,7 +26,7 @@ class NeRFSettings(BaseModel):
     object lies in the ball of radius 1 around the origin, outside of which nothing is.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # The hash grid (arXiv 2201.05989)
     levels: int = Field(default=6, ge=1, le=32, description="levels of the hash grid")
