@@ -87,6 +87,20 @@ def test_rows_that_belong_together_stay_together():
     assert memory.calls == [4] * 5
 
 
+@pytest.mark.parametrize("size, runs", [(None, [20]), (8, [8, 8, 4, 4, 8, 8])])
+def test_several_slices_are_run_again_for_the_gradient(size: int | None, runs: list[int]):
+    memory = Memory(20)
+    scale = torch.tensor(3.0, requires_grad=True)
+    chunks = Chunks(size, recompute=True)
+    chunks(lambda rows: (scale * memory(rows)).square(), 20).sum().backward()
+    assert memory.calls == runs
+    assert scale.grad == 2 * 3 * sum(number**4 for number in range(20))
+    memory.calls.clear()
+    with torch.no_grad():
+        chunks(lambda rows: scale * memory(rows), 20)
+    assert sum(memory.calls) == 20
+
+
 def test_what_does_not_fit_at_all_is_told():
     with pytest.raises(torch.OutOfMemoryError):
         Chunks("auto")(Memory(0), 20)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from rewardsds.errors import RewardsdsError
 
@@ -19,7 +20,8 @@ class KnownModel:
     parameters: in millions. licence: of the weights.
     recipe: how the original file is converted; None where it loads as it is.
     needs: ids of what the conversion or the model needs beside it.
-    revision: commit of the first repository that is fetched; None: the newest.
+    revision: commit of the first repository that is fetched and loaded; None: the newest.
+    scored: how it is scored with, where its files do not say; what a `reward.json` beside them holds.
     """
 
     name: str
@@ -32,6 +34,7 @@ class KnownModel:
     recipe: Recipe | None = None
     needs: tuple[str, ...] = ()
     revision: str | None = None
+    scored: Mapping[str, Any] = field(default_factory=dict)
 
     def memory(self, bytes_per_value: int = 2) -> float:
         """GiB of the weights; 2 bytes a value is half precision."""
@@ -194,8 +197,12 @@ KNOWN = (
         licence="MIT",
         needs=(CLIP_H,),
         revision="a4e4367c6dfa7288a00c550414478f865b875800",
+        scored={"scaled": True, "processor": CLIP_H},
     ),
 )
+
+
+"""Of those without a revision the newest is taken: no commit of them has been tried."""
 
 
 def known(name: str) -> KnownModel:
@@ -210,3 +217,8 @@ def known(name: str) -> KnownModel:
 def find(source: str) -> KnownModel | None:
     """By its name or by one of its ids on the hub."""
     return next((model for model in KNOWN if source == model.name or source in model.repos), None)
+
+
+def pinned(repo: str) -> str | None:
+    """The commit of a repository on the hub that is fetched and loaded; None: the newest."""
+    return next((model.revision for model in KNOWN if repo == model.repos[0]), None)

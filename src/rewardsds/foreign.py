@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,7 @@ from rewardsds.catalogue import Recipe
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 QUANTISED = {"int8", "uint8", "float8_e4m3fn", "float8_e5m2", "quint8", "qint8"}
+LFS_POINTER = b"version https://git-lfs.github.com/"
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 
 
@@ -40,19 +42,15 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
             if file.suffix == ".safetensors"
             else torch.load(file, map_location="cpu", weights_only=True)
         )
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        wants = f" ({found[1]})" if found else ""
-        raise ValueError(
-            f"{file.absolute()} was not read: it holds Python objects besides tensors{wants}, and reading those would "
-            "run code; get the weights as .safetensors or as a plain state dict"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ValueError(
-            f"{file.absolute()} ({file.stat().st_size} bytes) is damaged or was downloaded in part: {reason}; "
-            "get it again"
-        ) from error
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and (named or zipfile.is_zipfile(file)):
+            wants = f" ({named[1]})" if named else ""
+            raise ValueError(
+                f"{file.absolute()} was not read: it holds Python objects besides tensors{wants}, and reading those "
+                "would run code; get the weights as .safetensors or as a plain state dict"
+            ) from error
+        raise ValueError(f"{file.absolute()} ({file.stat().st_size} bytes) {_damage(file, error)}") from error
     state = _state_dict(read)
     if not state:
         raise ValueError(f"{file.absolute()} holds no tensors: a {type(read).__name__}")
@@ -65,6 +63,16 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
+
+
+def _damage(file: Path, error: Exception) -> str:
+    with file.open("rb") as opened:
+        if opened.read(len(LFS_POINTER)) == LFS_POINTER:
+            return "is a pointer of Git LFS, not the file that it stands for: get that with `git lfs pull`"
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    if isinstance(error, pickle.UnpicklingError):  # whose text is torch's advice to run code
+        reason = "it is no checkpoint as torch writes it"
+    return f"is damaged or was downloaded in part: {reason}; get it again"
 
 
 def recipe_of(state: Mapping[str, Tensor]) -> Recipe | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 
 
 class PeakMemory(TorchDispatchMode):
@@ -68,14 +69,17 @@ class Chunks:
 
     size: rows in a slice. None: all. "auto": all, and where the GPU's memory does not hold them, half as many, and so
     on; the size that fitted is kept. What comes out does not depend on it beyond the rounding of sums.
+    recompute: where there are several slices, each is run again in the backward pass, which then holds what one slice
+    needs and not all of them; for functions that draw nothing and that nobody changes until then.
     """
 
-    def __init__(self, size: int | Literal["auto"] | None = None) -> None:
+    def __init__(self, size: int | Literal["auto"] | None = None, recompute: bool = False) -> None:
         if size is not None and size != "auto" and size < 1:
             raise ValueError(
                 f"a chunk holds at least 1 row, or is 'auto', or None for all at once, got {size}"
             )
         self.size = size
+        self.recompute = recompute
         self._fits: int | None = None
 
     def __call__(self, run: Callable[[slice], Tensor], count: int, unit: int = 1) -> Tensor:
@@ -83,15 +87,22 @@ class Chunks:
         size: int = self.size if isinstance(self.size, int) else self._fits or count
         while True:
             size = max(unit, size // unit * unit)
+            slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
             try:
-                parts = [run(slice(start, min(start + size, count))) for start in range(0, count, size)]
-                return parts[0] if len(parts) == 1 else torch.cat(parts)
+                if len(slices) == 1:
+                    return run(slices[0])
+                return torch.cat([_run_again(run, rows) if self.recompute else run(rows) for rows in slices])
             except torch.OutOfMemoryError:
                 if self.size != "auto" or size <= unit:
                     raise
             # Outside of the handler, whose traceback still holds what was computed.
             torch.cuda.empty_cache()
             size = self._fits = -(-min(size, count) // 2)
+
+
+def _run_again(run: Callable[[slice], Tensor], rows: slice) -> Tensor:
+    """Its result, whose backward pass runs it once more instead of keeping what it computed."""
+    return checkpoint(run, rows, use_reentrant=False, preserve_rng_state=False)
 
 
 def move(thing: object, device: torch.device | str) -> None:

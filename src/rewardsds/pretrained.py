@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from rewardsds.catalogue import find
+from rewardsds.hub import BESIDE_WEIGHTS, failed_transfer, located
 
 Model = TypeVar("Model")
 
@@ -56,12 +58,13 @@ def load_tokenizer(companion: str | PathLike[str], subfolder: str = "") -> Any:
     """
     from transformers import AutoTokenizer
 
-    folder = Path(companion).expanduser()
-    inner = subfolder if subfolder and (not folder.is_dir() or (folder / subfolder).is_dir()) else ""
     try:
+        source = located(str(companion), BESIDE_WEIGHTS)
+        folder = Path(source).expanduser()
+        inner = subfolder if subfolder and (not folder.is_dir() or (folder / subfolder).is_dir()) else ""
         with quiet_loading():
-            return AutoTokenizer.from_pretrained(str(companion), subfolder=inner)
-    except (OSError, ValueError) as error:
+            return AutoTokenizer.from_pretrained(str(source), subfolder=inner)
+    except (OSError, ValueError, failed_transfer()) as error:
         raise ValueError(
             f"the tokenizer of {companion} cannot be loaded: fetch it with a network, or convert the checkpoint with "
             "`rewardsds models convert … --companion FOLDER` and a folder that has it"
@@ -71,7 +74,8 @@ def load_tokenizer(companion: str | PathLike[str], subfolder: str = "") -> Any:
 def load_part(kind: Any, source: str | PathLike[str], subfolder: str = "", **options: Any) -> Any:
     """`kind.from_pretrained` of diffusers or transformers, in which every weight finds its place and none is made up.
 
-    Only safetensors are read: no pickle. Raises ValueError that names weights that are missing or too many.
+    Only safetensors are read: no pickle. Raises ValueError that names weights that are missing or too many, or the
+    numbers of eight bits and less that they are kept in, which the loaders would take for the weights themselves.
     """
     where = {"subfolder": subfolder} if subfolder else {}
     model, told = kind.from_pretrained(
@@ -80,15 +84,32 @@ def load_part(kind: Any, source: str | PathLike[str], subfolder: str = "", **opt
     missing = sorted(told["missing_keys"])
     more = sorted(name for name in told["unexpected_keys"] if not _BESIDES.search(name))
     other = sorted(str(one[0]) for one in told.get("mismatched_keys") or ())
+    place = f"{source}/{subfolder}" if subfolder else str(source)
     problems = [
         f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
         for what, names in (("it lacks", missing), ("it has, besides,", more), ("other shapes has", other))
         if names
     ]
     if problems:
-        place = f"{source}/{subfolder}" if subfolder else str(source)
         raise ValueError(f"{place} holds no {kind.__name__}: {'; '.join(problems)}")
+    small = _small_numbers(source, subfolder)
+    if small:
+        raise ValueError(
+            f"{place} holds {', '.join(small)} weights, which are quantised: get it in float16, bfloat16 or float32"
+        )
     return model
+
+
+def _small_numbers(source: str | PathLike[str], subfolder: str) -> list[str]:
+    """The kinds of eight bits and less among the weights of a part that was loaded, as safetensors call them."""
+    from transformers.utils.hub import cached_file
+
+    folder = Path(str(cached_file(str(source), "config.json", subfolder=subfolder))).parent
+    kinds = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as weights:
+            kinds |= {part.get_dtype() for part in map(weights.get_slice, weights.keys())}
+    return sorted(kind for kind in kinds if re.match(r"[IUF][468](_|$)", kind))
 
 
 _BESIDES = re.compile(r"position_ids|^vision_model\.|^visual_projection\.|^text_projection\.|^logit_scale$")
@@ -104,12 +125,14 @@ def load_from(
 
     Raises ValueError in one line: where was looked and what can be done, or why the files could not be read.
     """
+    problems = (OSError, SafetensorError, RuntimeError, KeyError, json.JSONDecodeError, UnicodeDecodeError)
     folder = Path(source).expanduser()
     if folder.exists():
         try:
             return load(folder)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise ValueError(f"the {what} in {folder.absolute()} cannot be read: {_reason(error)}") from error
+        except problems as error:
+            reason = _damaged_json(folder) or _reason(error)
+            raise ValueError(f"the {what} in {folder.absolute()} cannot be read: {reason}") from error
     model = find(str(source))
     if model is not None and model.recipe is not None:
         raise ValueError(
@@ -121,10 +144,12 @@ def load_from(
         raise ValueError(f"no {what} at {folder.absolute()}: give {examples}")
     failures: list[str] = []
     for name in ids:
+        place: str | Path = name
         try:
-            return load(name)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            failures.append(f"{name}: {_reason(error)}")
+            place = located(name)
+            return load(place)
+        except (*problems, failed_transfer()) as error:
+            failures.append(f"{name}: {_damaged_json(Path(place)) or _reason(error)}")
     advice = ""
     if model is not None:
         mirrors = [repo for repo in model.repos if repo not in ids]
@@ -137,7 +162,19 @@ def load_from(
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it does not say {error}"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _damaged_json(folder: Path) -> str | None:
+    """Which of a folder's JSON files is none, since libraries do not say whose text they could not read."""
+    for file in sorted(folder.rglob("*.json")):
+        try:
+            json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            return f"{file.relative_to(folder)} is damaged or was downloaded in part ({error}); get it again"
+    return None
 
 
 @contextmanager

@@ -64,8 +64,7 @@ def test_text_encoders_and_rewards_leave_the_gpu(tiny_prior_folder: Path, tiny_c
         pytest.skip("torch sees no CUDA GPU")
     prior = load_prior(tiny_prior_folder, "cuda")
     expected = prior.condition(["a red car"]).embeddings
-    resting = load_prior(tiny_prior_folder, "cuda")
-    resting.rest_text_encoders()
+    resting = load_prior(tiny_prior_folder, "cuda", offload=True)
     assert resting.text_encoders[0].device.type == "cpu"
     torch.testing.assert_close(resting.condition(["a red car"]).embeddings, expected)
     assert resting.text_encoders[0].device.type == "cpu"

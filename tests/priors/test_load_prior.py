@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from rewardsds import pretrained
@@ -104,6 +105,57 @@ def test_a_known_model_that_is_not_there_says_how_to_get_it(monkeypatch: pytest.
         ValueError, match=r"authors' file: .*models fetch mvdream.*models convert mvdream FILE"
     ):
         load_prior("mvdream")
+
+
+def changed(folder: Path, out: Path, part: str, model: Any) -> Path:
+    """A copy with another model as a part."""
+    shutil.copytree(folder, out)
+    shutil.rmtree(out / part)
+    model.save_pretrained(out / part)
+    return out
+
+
+@pytest.mark.parametrize(
+    "sizes, told",
+    [
+        (
+            {"in_channels": 9},
+            "takes 9 channels and returns 4, its autoencoder's latents have 4: .*inpainting",
+        ),
+        ({"out_channels": 8}, "takes 4 channels and returns 8"),
+        (
+            {"cross_attention_dim": 48},
+            "network reads texts of width 48, its text encoders write 32: give it the text encoders",
+        ),
+    ],
+)
+def test_parts_that_were_not_made_for_each_other_are_refused(
+    tiny_prior_folder: Path, tmp_path: Path, sizes: dict[str, int], told: str
+):
+    config = dict(load_prior(tiny_prior_folder, "cpu").network.config)
+    unet: Any = UNet2DConditionModel.from_config({**config, **sizes})
+    folder = changed(tiny_prior_folder, tmp_path / "prior", "unet", unet)
+    with pytest.raises(ValueError, match=told) as error:
+        load_prior(folder, "cpu")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype, shown", [(torch.int8, "I8"), (torch.float8_e4m3fn, "F8_E4M3")])
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_quantised_weights_are_refused(
+    tiny_prior_folder: Path, tmp_path: Path, part: str, dtype: torch.dtype, shown: str
+):
+    folder = tmp_path / "prior"
+    shutil.copytree(tiny_prior_folder, folder)
+    (file,) = (folder / part).glob("*.safetensors")
+    state = load_file(file)
+    state[max(state, key=lambda name: state[name].numel())] *= 100
+    save_file({name: value.to(dtype) for name, value in state.items()}, file, metadata={"format": "pt"})
+    with pytest.raises(
+        ValueError, match=f"{part} holds {shown} weights, which are quantised: get it in"
+    ) as error:
+        load_prior(folder, "cpu")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

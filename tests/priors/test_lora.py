@@ -112,6 +112,23 @@ def test_a_prior_without_cameras_gets_a_camera_condition(tiny_single_view_prior_
     assert torch.equal(plain[:, 0], plain[:, 1])
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_cameras_are_seen_whatever_the_chunk(tiny_single_view_prior_folder: Path, size: int):
+    prior = DiffusionPrior.from_pretrained(tiny_single_view_prior_folder, "cpu")
+    estimator = LoRAEstimator(prior)
+    shake(estimator)
+    poses = sample_orbit_group(torch.Generator().manual_seed(0), views=4).camera_to_world.reshape(1, 4, 4, 4)
+    noisy = NOISY[:1].expand(2, 1, 4, 4, 8, 8).contiguous()
+    seen = prior.condition(["a red car"], camera_to_world=poses)
+    whole = estimator.predict(noisy, AT, seen)
+    prior.in_chunks(size)
+    torch.testing.assert_close(estimator.predict(noisy, AT, seen), whole, rtol=1e-4, atol=1e-4)
+    for view in range(4):  # each row has its own camera
+        alone = prior.condition(["a red car"], camera_to_world=poses[:, view : view + 1])
+        found = estimator.predict(noisy[:, :, view : view + 1], AT, alone)
+        torch.testing.assert_close(found, whole[:, :, view : view + 1], rtol=1e-4, atol=1e-4)
+
+
 def vsd(prior: DiffusionPrior, guidance_scale: float = 1.0, learning_rate: float = 1e-2) -> RewardSDS:
     loss = VSD(LoRAEstimator(prior), guidance_scale, learning_rate)
     return RewardSDS(prior, None, weighting=Uniform(), loss=loss)

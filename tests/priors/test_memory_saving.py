@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from rewardsds.memory import PeakMemory
 from rewardsds.priors.base import Prediction
 from rewardsds.priors.latent import LatentPrior
 from rewardsds.priors.load import load_prior
@@ -58,20 +59,51 @@ def test_chunks_carry_the_gradient_of_encode(tiny_prior_folder: Path):
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("way", ["encode", "decode"])
+def test_chunks_bound_what_the_backward_pass_holds(tiny_prior_folder: Path, way: str):
+    """Of 16 pictures, or latents, one by one: what they are made of and become takes some room whatever the chunk."""
+    prior = load_prior(tiny_prior_folder, "cpu")
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, 16, 16) if way == "encode" else prior.latent_shape
+    given = torch.rand((16, *shape), requires_grad=True, generator=generator)
+    run = prior.encode if way == "encode" else prior.decode
+    held, gradients = [], []
+    for size in (None, 1):
+        prior.in_chunks(size)
+        with PeakMemory() as peak:
+            gradients.append(torch.autograd.grad(run(given).square().sum(), given)[0])
+        held.append(peak.bytes)
+    torch.testing.assert_close(*gradients)
+    assert held[1] < 0.5 * held[0]
+
+
 def test_text_encoders_rest_on_the_cpu(tiny_prior_folder: Path):
     prior = load_prior(tiny_prior_folder, "cpu")
     whole = predicted(prior)
-    rested = load_prior(tiny_prior_folder, "cpu")
+    rested = load_prior(tiny_prior_folder, "cpu", offload=True)
     moves: list[str] = []
     encoder = rested.text_encoders[0]
     moved = encoder.to
     encoder.to = lambda device: moves.append(str(device)) or moved(device)
-    rested.rest_text_encoders()
-    assert moves == ["cpu"]
     assert_same(predicted(rested), whole)
-    assert len(moves) == 1 + 2 * 3  # there and back for two texts and the negative one
+    assert len(moves) == 2 * 3  # there and back for two texts and the negative one
     predicted(rested)
-    assert len(moves) == 1 + 2 * 3  # they are known
+    assert len(moves) == 2 * 3  # they are known
+
+
+def test_a_text_encoder_that_fails_goes_back(tiny_prior_folder: Path):
+    prior = load_prior(tiny_prior_folder, "cpu", offload=True)
+    moves: list[str] = []
+    encoder = prior.text_encoders[0]
+    encoder.to = lambda device: moves.append(str(device))
+
+    def fail(*given: Any, **named: Any) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    encoder.forward = fail
+    with pytest.raises(torch.OutOfMemoryError):
+        prior.condition(["a red car"])
+    assert len(moves) == 2
 
 
 def test_sliced_attention_is_attention(tiny_single_view_prior_folder: Path, tiny_prior_folder: Path):

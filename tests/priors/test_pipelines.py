@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
 import tiny_pipelines
 from rewardsds.distillation.guidance import RewardSDS
@@ -180,9 +185,137 @@ def test_a_step_of_the_method_and_vsd(folders: dict[str, Path], name: str):
     estimator.remove()
 
 
-def test_a_folder_without_a_part_is_refused(folders: dict[str, Path], tmp_path: Path):
-    import shutil
+def damaged(folder: Path, out: Path, part: str, damage: Callable[[dict[str, Tensor]], object]) -> Path:
+    """A copy, with other weights of a part."""
+    shutil.copytree(folder, out)
+    (file,) = (out / part).glob("*.safetensors")
+    state = load_file(file)
+    damage(state)
+    save_file(state, file, metadata={"format": "pt"})
+    return out
 
+
+@pytest.mark.parametrize(
+    "name, part, missing",
+    [
+        ("sdxl", "text_encoder", "final_layer_norm.bias"),
+        ("sdxl", "text_encoder_2", "text_projection.weight"),
+        ("sd3", "text_encoder", "text_projection.weight"),
+        ("sd3", "text_encoder_3", "shared.weight"),
+        ("flux-dev", "text_encoder_2", "block.1.layer.1.DenseReluDense.wo.weight"),
+        ("flux-dev", "transformer", "norm_out.linear.bias"),
+    ],
+)
+def test_no_weight_is_made_up(folders: dict[str, Path], tmp_path: Path, name: str, part: str, missing: str):
+    def take_out(state: dict[str, Tensor]) -> None:
+        (own,) = [key for key in state if key.endswith(missing)]
+        del state[own]
+
+    folder = damaged(folders[name], tmp_path / "broken", part, take_out)
+    with pytest.raises(ValueError, match=rf"{part} holds no \w+: it lacks .*{missing}") as error:
+        load_prior(folder, "cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_t5_may_hold_its_words_twice(folders: dict[str, Path], tmp_path: Path):
+    """As files from other libraries do; the two are one."""
+
+    def repeat(state: dict[str, Tensor]) -> None:
+        state["encoder.embed_tokens.weight"] = state["shared.weight"].clone()
+
+    folder = damaged(folders["flux-dev"], tmp_path / "twice", "text_encoder_2", repeat)
+    whole, again = (
+        load_prior(one, "cpu", image_size=16).condition([PROMPT]) for one in (folders["flux-dev"], folder)
+    )
+    assert torch.equal(whole.embeddings, again.embeddings)
+
+
+def test_quantised_weights_are_refused(folders: dict[str, Path], tmp_path: Path):
+    def quantise(state: dict[str, Tensor]) -> None:
+        state.update({key: (100 * value).to(torch.int8) for key, value in state.items()})
+
+    for part in ("unet", "text_encoder_2"):
+        folder = damaged(folders["sdxl"], tmp_path / part, part, quantise)
+        with pytest.raises(
+            ValueError, match=f"{part} holds I8 weights, which are quantised: get it in float16"
+        ):
+            load_prior(folder, "cpu")
+
+
+@pytest.mark.parametrize("name, other", [("sd3", "flux-dev"), ("flux-dev", "sd3")])
+def test_text_encoders_of_another_model_are_refused(
+    folders: dict[str, Path], tmp_path: Path, name: str, other: str
+):
+    """Their T5s write states of 56 and of 32."""
+    parts = {"sd3": "text_encoder_3", "flux-dev": "text_encoder_2"}
+    folder = tmp_path / "mixed"
+    shutil.copytree(folders[name], folder)
+    shutil.rmtree(folder / parts[name])
+    shutil.copytree(folders[other] / parts[other], folder / parts[name])
+    widths = {"sd3": 56, "flux-dev": 32}
+    told = rf"reads texts of width {widths[name]}, its text encoders write {widths[other]}"
+    with pytest.raises(ValueError, match=told) as error:
+        load_prior(folder, "cpu")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["StableDiffusionXLInpaintPipeline", "FluxFillPipeline", "KandinskyPipeline"]
+)
+def test_a_pipeline_of_another_kind_is_refused(folders: dict[str, Path], tmp_path: Path, name: str):
+    folder = tmp_path / "other"
+    shutil.copytree(folders["sdxl"], folder)
+    index = folder / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "_class_name": name}))
+    with pytest.raises(ValueError, match=rf"other is a {name}, .*StableDiffusionXLPipeline") as error:
+        load_prior(folder, "cpu")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux-dev"])
+def test_precision_is_that_asked_for_whatever_the_file_has(folders: dict[str, Path], name: str):
+    for dtype in (torch.bfloat16, torch.float16):
+        prior = load_prior(folders[name], "cpu", dtype)
+        assert {value.dtype for value in prior.network.parameters()} == {dtype}
+        kept = torch.float32 if name == "sdxl" and dtype == torch.float16 else dtype  # else it overflows
+        assert {value.dtype for value in prior.vae.parameters()} == {kept}
+
+
+def test_sd3_is_told_the_exact_time_in_half_precision(folders: dict[str, Path]):
+    """As its pipeline tells it: 997.0 is 996 in bfloat16."""
+    prior = load_prior(folders["sd3"], "cpu", torch.bfloat16, image_size=16)
+    heard = Overheard(prior.network)
+    prior.predict(torch.zeros(1, 1, 1, *prior.latent_shape), torch.tensor([998]), prior.condition([PROMPT]))
+    levels = prior.alphas_cumprod[998]
+    alpha, sigma = levels.sqrt(), (1 - levels).sqrt()
+    expected = 1000 * float(sigma / (alpha + sigma))
+    assert heard.given["timestep"].tolist() == pytest.approx([expected] * 2, abs=1e-3)
+
+
+def test_text_encoders_come_one_after_the_other(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
+    """Three of them, of which no two are away from the CPU at a time, and none from the beginning."""
+    moves: list[tuple[str, str]] = []
+    for kind in (CLIPTextModelWithProjection, T5EncoderModel):
+
+        def to(self: Any, device: Any, own: Any = kind.to, name: str = kind.__name__) -> Any:
+            moves.append((name, str(device)))
+            return own(self, device)
+
+        monkeypatch.setattr(kind, "to", to)
+    whole = load_prior(folders["sd3"], "cpu", image_size=16).condition([PROMPT])
+    moves.clear()
+    prior = load_prior(folders["sd3"], "cpu", image_size=16, offload=True)
+    kinds = ["CLIPTextModelWithProjection"] * 2 + ["T5EncoderModel"]
+    assert moves == [(kind, "cpu") for kind in kinds]
+    moves.clear()
+    again = prior.condition([PROMPT], PROMPT)
+    assert [kind for kind, _ in moves] == [kind for kind in kinds for _ in range(2)] * 2  # there and back
+    assert torch.equal(whole.embeddings, again.embeddings)
+    prior.condition([PROMPT], PROMPT)
+    assert len(moves) == 12  # it is known
+
+
+def test_a_folder_without_a_part_is_refused(folders: dict[str, Path], tmp_path: Path):
     broken = tmp_path / "broken"
     shutil.copytree(folders["sd3"], broken)
     shutil.rmtree(broken / "text_encoder_2")

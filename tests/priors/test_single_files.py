@@ -22,7 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 import tiny_models
 from rewardsds.priors.diffusion import DiffusionPrior
-from rewardsds.priors.load import load_prior, prior_from_file
+from rewardsds.priors.load import load_prior, prior_from_file, prior_from_parts
 from rewardsds.priors.original import found_prediction_type, latent_unet, parts
 from rewardsds.priors.pipelines import SDXLPrior
 
@@ -515,6 +515,23 @@ def test_stable_diffusion_1_and_2(kind: Kind) -> None:
     torch.testing.assert_close(read, expected, atol=1e-5, rtol=1e-5)
     prior = DiffusionPrior(unet, vae, encoder, None, scheduler)
     assert (prior.sees_cameras, prior.image_size, prior.prediction_type) == (False, 64, "v_prediction")
+
+
+@pytest.mark.parametrize(
+    "kind, prediction_type, pixels",
+    [
+        ("sd2", "v_prediction", 768),
+        ("sd2", "epsilon", 512),
+        ("sd2", None, 768),  # a random network gives no noise back
+        ("sd1", "v_prediction", 512),
+        ("mvdream", None, 256),
+    ],
+)
+def test_the_pixels_that_a_file_was_trained_at(kind: Kind, prediction_type: Any, pixels: int) -> None:
+    state = SingleFile(kind).published()
+    for asked, expected in ((None, pixels), (64, 64)):
+        made = parts(state, asked, prediction_type)
+        assert prior_from_parts(made, (None,)).image_size == expected
 
 
 @torch.no_grad()

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rewardsds.catalogue import Recipe
 from rewardsds.errors import RewardsdsError
 from rewardsds.foreign import read_checkpoint, recipe_of
+from rewardsds.priors.base import Condition
+from rewardsds.priors.latent import LatentPrior, downsampling
+from rewardsds.priors.load import load_prior, prior_from_parts
+from rewardsds.priors.original import parts
+from rewardsds.rewards.aesthetic import load_head
+from rewardsds.rewards.load import load_reward
+from rewardsds.rewards.original import clip_from_open_clip, image_reward_network
+from rewardsds.rewards.reward3d import VIEWS, Reward3D, reward3d_network
+
+LATENT = 16
+"""Height and width of the latents that a prior's file is tried with, whatever it was trained at."""
+TOKENS = 8
+"""Of the text that a file is tried with, which holds no tokenizer."""
+
+
+class Built(NamedTuple):
+    """The networks of a file, and a pass through all of them on random numbers."""
+
+    what: str
+    networks: tuple[nn.Module, ...]
+    run: Callable[[], Tensor]
 
 
 def check(path: Path) -> list[str]:
@@ -28,48 +51,100 @@ def check(path: Path) -> list[str]:
     raise RewardsdsError(f"there is nothing at {path.absolute()}")
 
 
+@torch.no_grad()
 def _check_file(path: Path) -> list[str]:
     state = read_checkpoint(path)
     recipe = recipe_of(state)
     if recipe is None:
         shown = ", ".join(sorted(state)[:3])
         raise ValueError(f"{path} holds {len(state)} tensors of no model that is known ({shown}, …)")
-    what = _convert_in_memory(recipe, state, path)
+    built = _built(recipe, state, path)
+    _check_weights(path, *built.networks)
+    if not built.run().isfinite().all():
+        raise ValueError(f"{path} gives NaN or infinity: its weights are damaged, get it again")
     count = sum(value.numel() for value in state.values())
     dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in state.values()})
     return [
-        f"{path}: {what}, in its authors' names for the weights",
+        f"{path}: {built.what}, in its authors' names for the weights",
         f"{count / 1e6:.1f} million numbers ({', '.join(dtypes)}), every weight has its place",
+        "one forward pass: finite",
         f"to use it: rewardsds models convert {recipe} {path} FOLDER",
     ]
 
 
-def _convert_in_memory(recipe: Recipe, state: dict[str, Tensor], path: Path) -> str:
-    if recipe in ("mvdream", "stable-diffusion"):
-        from rewardsds.priors.original import parts
+def _check_weights(path: Path, *networks: nn.Module) -> None:
+    wrong = [
+        name
+        for network in networks
+        for name, value in network.named_parameters()
+        if not value.isfinite().all()
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"{path} is damaged: NaN or infinity in {', '.join(wrong[:3])}{more}; get it again")
 
+
+def _built(recipe: Recipe, state: dict[str, Tensor], path: Path) -> Built:
+    if recipe in ("mvdream", "stable-diffusion"):
         found = parts(state)
         kind = "MVDream's checkpoint" if recipe == "mvdream" else "a Stable Diffusion"
-        return f"{kind}, which predicts {found.scheduler.config['prediction_type']}"
-    if recipe == "image-reward":
-        from rewardsds.rewards.original import image_reward_network
-
-        image_reward_network(state)
-        return "an ImageReward"
-    if recipe == "reward3d":
-        from rewardsds.rewards.reward3d import reward3d_network
-
-        reward3d_network(state)
-        return "a Reward3D"
+        what = f"{kind}, which predicts {found.scheduler.config['prediction_type']}"
+        prior = prior_from_parts(found, (None, None), LATENT * downsampling(found.vae))
+        networks = (prior.network, prior.vae, *prior.text_encoders)
+        return Built(what, networks, lambda: _run_prior(prior, _unread(prior)))
+    if recipe in ("image-reward", "reward3d"):
+        several = recipe == "reward3d"
+        network = reward3d_network(state) if several else image_reward_network(state)
+        what = "a Reward3D" if several else "an ImageReward"
+        return Built(what, (network,), lambda: _run_image_reward(network))
     if recipe == "hps":
-        from rewardsds.rewards.original import clip_from_open_clip
+        clip: Any = clip_from_open_clip(state)
+        pixels = _pictures(1, clip.config.vision_config.image_size)
+        what = "a CLIP of open_clip's, such as HPSv2"
+        return Built(what, (clip,), lambda: clip(_tokens(1), pixels).logits_per_image)
+    head = load_head(path)
+    width = next(head.parameters()).shape[1]
+    return Built("an aesthetic head", (head,), lambda: head(_random(1, width)))
 
-        clip_from_open_clip(state)
-        return "a CLIP of open_clip's, such as HPSv2"
-    from rewardsds.rewards.aesthetic import load_head
 
-    load_head(path)
-    return "an aesthetic head"
+def _unread(prior: LatentPrior) -> Condition:
+    """Of tokens that no tokenizer made, since files hold none."""
+    texts: list[Any] = [encoder(_tokens(1)) for encoder in prior.text_encoders]
+    states = torch.cat([text.last_hidden_state for text in texts], dim=-1)
+    extras = None
+    if len(texts) > 1:
+        extras = {"pooled": texts[-1].text_embeds, "negative_pooled": texts[-1].text_embeds}
+    return Condition([""], states, states, _poses(prior), extras)
+
+
+def _poses(prior: LatentPrior) -> Tensor | None:
+    return torch.eye(4).expand(1, prior.views, 4, 4) if prior.views > 1 else None
+
+
+def _run_prior(prior: LatentPrior, condition: Condition) -> Tensor:
+    """Every number that it gave."""
+    noisy = _random(1, 1, prior.views, *prior.latent_shape)
+    middle = torch.tensor([len(prior.alphas_cumprod) // 2])
+    noise = prior.predict(noisy, middle, condition).conditional
+    return torch.cat([noise.flatten(), prior.decode(noisy[0, :, :1]).flatten()])
+
+
+def _run_image_reward(network: Any) -> Tensor:
+    """Of the four views of an object."""
+    tokens = _tokens(VIEWS)
+    return network(_pictures(VIEWS, network.vision.config.image_size), tokens, torch.ones_like(tokens))
+
+
+def _pictures(count: int, size: int) -> Tensor:
+    return _random(count, 3, size, size)
+
+
+def _tokens(count: int) -> Tensor:
+    return torch.arange(1, TOKENS + 1).expand(count, -1)
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def _is_prior(folder: Path) -> bool:
@@ -78,18 +153,11 @@ def _is_prior(folder: Path) -> bool:
 
 @torch.no_grad()
 def _check_prior(folder: Path) -> list[str]:
-    from rewardsds.priors.load import load_prior
-
     prior = load_prior(folder, "cpu", torch.float32)
-    views = prior.views
-    generator = torch.Generator().manual_seed(0)
-    noisy = torch.randn((1, 1, views, *prior.latent_shape), generator=generator)
-    poses = torch.eye(4).expand(1, views, 4, 4) if views > 1 else None
-    middle = torch.tensor([len(prior.alphas_cumprod) // 2])
-    noise = prior.predict(noisy, middle, prior.condition(["a red cube"], "", poses)).conditional
-    pictures = prior.decode(noisy[0, :, :1])
-    if not (noise.isfinite().all() and pictures.isfinite().all()):
+    _check_weights(folder, prior.network, prior.vae, *prior.text_encoders)
+    if not _run_prior(prior, prior.condition(["a red cube"], "", _poses(prior))).isfinite().all():
         raise ValueError(f"the prior in {folder} predicts NaN or infinity: its weights are damaged")
+    views = prior.views
     seen = f"{views} views together" if views > 1 else "single pictures"
     return [
         f"{folder}: a prior for {seen} at {prior.image_size} pixels ({prior.prediction_type})",
@@ -100,9 +168,6 @@ def _check_prior(folder: Path) -> list[str]:
 
 @torch.no_grad()
 def _check_reward(folder: Path) -> list[str]:
-    from rewardsds.rewards.load import load_reward
-    from rewardsds.rewards.reward3d import VIEWS, Reward3D
-
     reward = load_reward(folder, "cpu", torch.float32)
     views = VIEWS if isinstance(reward, Reward3D) else 1
     images = torch.rand((2, 1, views, 3, 64, 64), generator=torch.Generator().manual_seed(0))

@@ -107,9 +107,9 @@ def _reward(source: Path, out: Path, companion: str | None, dtype: torch.dtype) 
     else:
         state = {name: value.to(dtype).contiguous() for name, value in _read(source).items()}
         save_file(state, out / "model.safetensors")
-        _write_json(
-            out / "config.json", {"model_type": "aesthetic", "clip": companion or COMPANIONS["aesthetic"]}
-        )
+        clip = Path(companion or COMPANIONS["aesthetic"]).expanduser()
+        place = str(clip.resolve()) if clip.is_dir() else str(clip)  # it is looked for from any folder
+        _write_json(out / "config.json", {"model_type": "aesthetic", "clip": place})
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from rewardsds.catalogue import KNOWN, known
+from rewardsds.catalogue import KNOWN, known, pinned
 from rewardsds.hardware import hardware
 from rewardsds.pretrained import embedded_weights
 
@@ -42,23 +42,32 @@ class Plan:
     needed: float
 
 
-def sizes() -> dict[str, dict[str, int]]:
-    """Bytes in half precision by prior: weights, text_encoders, step (of one candidate), candidate (each beyond)."""
+def sizes() -> dict[str, dict[str, dict[str, int]]]:
+    """Bytes by prior and precision: weights (without texts), text_encoders, largest_text_encoder, step (of one
+    candidate), candidate (each beyond)."""
     file = resources.files("rewardsds.models") / "memory.json"
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def plan(name: str, available: float, candidates: int, bytes_per_value: int = 2) -> Plan:
-    """The mildest options with which a prior, and a reward beside it, fit into `available` bytes."""
-    size = {key: value * bytes_per_value / 2 for key, value in sizes()[name].items()}
-    reward = known(REWARD).memory(bytes_per_value) * GIB
-    whole = size["weights"] + reward
-    all_at_once = max(size["step"], candidates * size["candidate"])
-    tries = (
-        ("as it is", (), whole + size["text_encoders"] + all_at_once),
-        ("with --offload", ("--offload",), whole + all_at_once),
-        ("with --offload, in chunks, which is slower", ("--offload",), whole + size["step"]),
-    )
+def plan(name: str, available: float, candidates: int, gpu: bool = True) -> Plan:
+    """The mildest options with which a prior, and a reward beside it, fit into `available` bytes.
+
+    In fp16 on a GPU. A CPU, in fp32, has no other memory to put anything into, and no chunks of its own accord.
+    """
+    size = sizes()[name]["fp16" if gpu else "fp32"]
+    whole = size["weights"] + known(REWARD).memory(2 if gpu else 4) * GIB
+    step, text = size["step"], size["largest_text_encoder"]
+    all_at_once = max(step, candidates * size["candidate"])
+    tries: list[tuple[str, tuple[str, ...], float]] = [
+        ("as it is", (), whole + size["text_encoders"] + all_at_once)
+    ]
+    if gpu:
+        # A text is read before the step, by one encoder at a time.
+        offloaded, chunked = whole + max(text, all_at_once), whole + max(text, step)
+        tries += [
+            ("with --offload", ("--offload",), offloaded),
+            ("with --offload, in chunks, which is slower", ("--offload",), chunked),
+        ]
     for fits, options, needed in tries:
         if SLACK * needed <= available:
             return Plan(fits, options, SLACK * needed)
@@ -101,7 +110,7 @@ def doctor(candidates: int = 10) -> list[str]:
         lines.append(
             f"what fits into the {free / GIB:.1f} GiB of free memory ({candidates} candidates, fp32)"
         )
-    plans = {name: plan(name, free, candidates, 2 if cuda else 4) for name in sizes()}
+    plans = {name: plan(name, free, candidates, cuda) for name in sizes()}
     for name, found in plans.items():
         lines.append(_row(name, f"{found.needed / GIB:5.1f} GiB  {found.fits or 'does not fit'}"))
     return [*lines, "", "recommended", *_recommended(cuda, plans)]
@@ -119,10 +128,24 @@ def _recommended(cuda: bool, plans: dict[str, Plan]) -> list[str]:
     lines = []
     for name, task in (("mvdream", "3d"), ("sd-2.1-base", "image")):
         if plans[name].fits is not None:
-            prior = "FOLDER_OF_MVDREAM" if name == "mvdream" else known(name).repos[0]
-            extra = "".join(f" {option}" for option in plans[name].options)
-            lines.append(_row(f"{task}", f'rewardsds {task} "…" --preset paper --prior {prior}{extra}'))
-    return [*toybox, *lines]
+            prior = f"models/{name}" if known(name).recipe else known(name).repos[0]
+            options = [f"--prior {prior}", f"--reward models/{REWARD}", *plans[name].options]
+            lines += [
+                _row(task, f'rewardsds {task} "…" --preset paper {" ".join(options)}'),
+                *_converted(name),
+            ]
+    return [*toybox, *lines, *(_converted(REWARD) if lines else [])]
+
+
+def _converted(name: str) -> list[str]:
+    """How the folder of a model is made that comes as its authors' file; the toybox's goes by its bare name."""
+    model = known(name)
+    if model.recipe is None:
+        return []
+    return [
+        _row("once before", f"rewardsds models fetch {name} --folder models/files"),
+        _row("", f"rewardsds models convert {model.recipe} models/files/{model.files[0]} models/{name}"),
+    ]
 
 
 def _gpus() -> list[str]:
@@ -153,7 +176,11 @@ def _models() -> list[str]:
     there = []
     for model in KNOWN:
         names = model.files or ("model_index.json", "config.json")
-        found = [try_to_load_from_cache(repo, name) for repo in model.repos for name in names]
+        found = [
+            try_to_load_from_cache(repo, name, revision=pinned(repo))
+            for repo in model.repos
+            for name in names
+        ]
         if any(isinstance(path, str) for path in found):
             there.append(model.name)
     offline = " (HF_HUB_OFFLINE is set: nothing is downloaded)" if os.environ.get("HF_HUB_OFFLINE") else ""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from rewardsds.catalogue import KnownModel
+from rewardsds.catalogue import KnownModel, find
 from rewardsds.errors import RewardsdsError
-
-LAYOUT = ("*.json", "*.txt", "*.model", "*.safetensors")
-"""What models in the diffusers and transformers layouts are made of, without pickles."""
-SKIPPED = ("*.onnx*", "*.msgpack", "*.h5", "*non_ema*", "safety_checker/*", "*pruned*", "flax*", "tf_*")
+from rewardsds.hub import BESIDE_WEIGHTS, files_of, snapshot
 
 
 def fetch(model: KnownModel, revision: str | None = None, folder: Path | None = None) -> Path:
@@ -31,11 +31,9 @@ def fetch(model: KnownModel, revision: str | None = None, folder: Path | None = 
     failures = []
     for repo in model.repos:
         try:
-            pinned = model.revision if repo == model.repos[0] else None
-            found = _download(model, repo, revision or pinned, folder)
+            found = _download(model, repo, revision, folder)
         except (OSError, ValueError) as error:
-            reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-            failures.append(f"{repo}: {reason[:120]}")
+            failures.append(f"{repo}: {_reason(error)}")
         else:
             for needed in model.needs:
                 _download_companion(needed, whole=model.recipe == "aesthetic")
@@ -47,34 +45,33 @@ def fetch(model: KnownModel, revision: str | None = None, folder: Path | None = 
 
 
 def _download(model: KnownModel, repo: str, revision: str | None, folder: Path | None) -> Path:
-    from huggingface_hub import snapshot_download
-
-    found = Path(
-        snapshot_download(
-            repo,
-            revision=revision,
-            local_dir=folder,
-            allow_patterns=list(model.files or LAYOUT),
-            ignore_patterns=list(SKIPPED),
-        )
-    )
+    found = snapshot(repo, files_of(model), revision, folder)
     missing = [name for name in model.files if not (found / name).is_file()]
     if missing:
         raise ValueError(f"it has no {', '.join(missing)}")
+    if model.scored:
+        _write_beside(found / "reward.json", model.scored)
     return found / model.files[0] if len(model.files) == 1 else found
+
+
+def _write_beside(path: Path, content: Mapping[str, Any]) -> None:
+    """What the files do not say of themselves, for who loads them from their folder; what is there is kept."""
+    if not path.exists():
+        path.write_text(json.dumps(dict(content), indent=2) + "\n", encoding="utf-8")
 
 
 def _download_companion(repo: str, whole: bool) -> None:
     """A tokenizer's files, or the whole model; what does not come is told, and can be given by hand."""
-    from huggingface_hub import snapshot_download
-
-    patterns: list[str] = [*LAYOUT] if whole else ["*.json", "*.txt"]
+    model = find(repo)
     try:
-        snapshot_download(repo, allow_patterns=patterns, ignore_patterns=list(SKIPPED))
+        snapshot(repo, files_of(model) if whole and model is not None else BESIDE_WEIGHTS)
     except (OSError, ValueError) as error:
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         warnings.warn(
-            f"{repo}, which is needed beside it, was not downloaded ({reason[:120]}): give a folder of it when you "
+            f"{repo}, which is needed beside it, was not downloaded ({_reason(error)}): give a folder of it when you "
             "convert, with --companion FOLDER",
             stacklevel=3,
         )
+
+
+def _reason(error: Exception) -> str:
+    return (next(iter(str(error).strip().splitlines()), "") or type(error).__name__)[:120]

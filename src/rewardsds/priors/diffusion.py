@@ -48,11 +48,11 @@ class DiffusionPrior(LatentPrior):
         """views: of a multi-view UNet, how many it was trained on together; not read for other UNets.
         image_size: pixels of its pictures; None: what the UNet was trained at.
         """
+        self.text_encoder = frozen(text_encoder)
+        self.tokenizer = tokenizer
         # With channels last the UNet's convolutions run 10% faster.
         unet = unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportArgumentType, reportCallIssue]
         super().__init__(unet, vae, scheduler.alphas_cumprod, scheduler.config["prediction_type"], image_size)
-        self.text_encoder = frozen(text_encoder)
-        self.tokenizer = tokenizer
         self.multiview = is_multiview(unet)
         if self.multiview:
             enable_multiview_attention(unet)
@@ -65,10 +65,12 @@ class DiffusionPrior(LatentPrior):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         image_size: int | None = None,
+        offload: bool = False,
     ) -> DiffusionPrior:
         """Load a folder in the diffusers layout, or a model of the Hugging Face hub by its id.
 
         device: CUDA where it is available unless said otherwise. dtype: float32 on the CPU, float16 on CUDA.
+        offload: see `rest_text_encoders`.
         """
         device, dtype = default_device_and_dtype(device, dtype)
         name = str(source)
@@ -86,14 +88,10 @@ class DiffusionPrior(LatentPrior):
             text_encoder = load_part(CLIPTextModel, name, "text_encoder", dtype=dtype)
             tokenizer = AutoTokenizer.from_pretrained(name, subfolder="tokenizer")
             scheduler: Any = DDPMScheduler.from_pretrained(name, subfolder="scheduler")
-        return cls(
-            unet.to(device),
-            vae.to(device),
-            text_encoder.to(device),
-            tokenizer,
-            scheduler,
-            image_size=image_size,
+        prior = cls(
+            unet.to(device), vae.to(device), text_encoder, tokenizer, scheduler, image_size=image_size
         )
+        return prior.place_text_encoders(offload)
 
     @property
     def views(self) -> int:
@@ -102,6 +100,10 @@ class DiffusionPrior(LatentPrior):
     @property
     def text_encoders(self) -> Sequence[Any]:
         return [self.text_encoder]
+
+    @property
+    def text_width(self) -> int:
+        return int(self.text_encoder.config.hidden_size)
 
     @property
     def sees_cameras(self) -> bool:

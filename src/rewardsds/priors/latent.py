@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+from typing_extensions import Self
 
 from rewardsds.memory import Chunks
 from rewardsds.priors.base import Condition, Prediction
@@ -59,7 +61,10 @@ class LatentPrior(ABC):
         prediction_type: Parametrisation,
         image_size: int | None = None,
     ) -> None:
-        """image_size: pixels of its pictures; None: what the network was trained at."""
+        """image_size: pixels of its pictures; None: what the network was trained at. Text encoders are there already.
+
+        Raises ValueError where the parts were not made for each other.
+        """
         if prediction_type not in PARAMETRISATIONS:
             raise ValueError(MISTRUSTED.format(prediction_type, ", ".join(PARAMETRISATIONS)))
         self.prediction_type: Parametrisation = prediction_type
@@ -72,11 +77,11 @@ class LatentPrior(ABC):
                 f"this prior makes pictures of a multiple of {factor * self.multiple} pixels, got {image_size}"
             )
         self._size = self._own_size() if image_size is None else image_size // factor
+        self._check_fit()
         # Schedules that end in pure noise would leave nothing to read x̂0 from.
         levels = alphas_cumprod.to(device=self._like.device, dtype=torch.float32)
         self._alphas_cumprod = levels.clamp_min(LOWEST)
         self.in_chunks(None)
-        self._texts_rest_on_cpu = False
         self._read: dict[tuple[str, bool], Read] = {}
         self._network_evaluations = 0
 
@@ -84,6 +89,11 @@ class LatentPrior(ABC):
     @abstractmethod
     def text_encoders(self) -> Sequence[Any]:
         """The modules that read texts."""
+
+    @property
+    @abstractmethod
+    def text_width(self) -> int:
+        """Numbers in each of the states that a text is read as."""
 
     @abstractmethod
     def _read_text(self, text: str, negative: bool) -> Read:
@@ -95,6 +105,22 @@ class LatentPrior(ABC):
 
         inputs: what `_inputs` gave.
         """
+
+    def _check_fit(self) -> None:
+        config = self.network.config
+        taken, made = self.latent_shape[0], int(self.vae.config["latent_channels"])
+        returned = (config.get("out_channels") or config["in_channels"]) * taken // config["in_channels"]
+        if not taken == returned == made:
+            raise ValueError(
+                f"this prior's network takes {taken} channels and returns {returned}, its autoencoder's latents have "
+                f"{made}: give a model that makes pictures from text alone, not one for inpainting, depth or editing"
+            )
+        read = config["joint_attention_dim" if "joint_attention_dim" in config else "cross_attention_dim"]
+        if read != self.text_width:
+            raise ValueError(
+                f"this prior's network reads texts of width {read}, its text encoders write {self.text_width}: "
+                "give it the text encoders that it was trained with"
+            )
 
     def _own_size(self) -> int:
         """Height and width of the latents that the network was trained at."""
@@ -206,9 +232,17 @@ class LatentPrior(ABC):
         return Condition(prompts, wanted.states, unwanted.states, camera_to_world, extras)
 
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, condition: Condition, unconditional: bool = True
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        condition: Condition,
+        unconditional: bool = True,
+        beside_time: Tensor | None = None,
     ) -> Prediction:
-        """ε̂ for (N, B, V, D, h, w) at timesteps (N, B) or (B,): one network call for both guidance branches."""
+        """ε̂ for (N, B, V, D, h, w) at timesteps (N, B) or (B,): one network call for both guidance branches.
+
+        beside_time: (B, V, C), added to what `time_embedding` gives; None: nothing.
+        """
         candidates, items, views = noisy.shape[:3]
         timesteps = timesteps.expand(candidates, items)
         alphas_cumprod = self.alphas_cumprod[timesteps][..., None, None, None, None]
@@ -230,11 +264,13 @@ class LatentPrior(ABC):
         times = timesteps[None, :, :, None].expand(axes).flatten()
         text = Read(flat(states, 2), None if pooled[-1] is None else flat(pooled, 1))
         inputs = self._inputs(condition, axes)
+        beside = None if beside_time is None else beside_time.expand(*axes, -1).flatten(0, 3)
 
         def call(rows: slice) -> Tensor:
             pooled = None if text.pooled is None else text.pooled[rows]
             own = {key: value[rows] if isinstance(value, Tensor) else value for key, value in inputs.items()}
-            return self._call(latents[rows], times[rows], Read(text.states[rows], pooled), own)
+            with self._added_to_time(None if beside is None else beside[rows]):
+                return self._call(latents[rows], times[rows], Read(text.states[rows], pooled), own)
 
         # The views of an item see each other, so that they stay together.
         output = self._network_chunks(call, len(latents), unit=min(views, self.views))
@@ -243,30 +279,47 @@ class LatentPrior(ABC):
         noise = to_noise(output, noisy, alpha, sigma, self.prediction_type)
         return Prediction(conditional=noise[-1], unconditional=noise[0] if unconditional else None)
 
-    def in_chunks(self, size: int | Literal["auto"] | None) -> None:
-        """At most so many pictures in a call of the network or the autoencoder; see `Chunks`."""
-        self._network_chunks, self._encode_chunks, self._decode_chunks = (
-            Chunks(size),
-            Chunks(size),
-            Chunks(size),
-        )
-
-    def rest_text_encoders(self) -> None:
-        """Text encoders wait in the CPU's memory, and come to the device for as long as a new text is read."""
-        self._texts_rest_on_cpu = True
-        for encoder in self.text_encoders:
-            encoder.to("cpu")
-
     @contextmanager
-    def _encoders_at_work(self) -> Iterator[None]:
-        if self._texts_rest_on_cpu:
-            for encoder in self.text_encoders:
-                encoder.to(self._like.device)
+    def _added_to_time(self, beside: Tensor | None) -> Iterator[None]:
+        """What the network's embedding of timesteps gives is so much more."""
+        if beside is None:
+            yield
+            return
+        hook = self.time_embedding.register_forward_hook(
+            lambda module, given, output: output + beside.to(output.dtype)
+        )
         try:
             yield
         finally:
-            if self._texts_rest_on_cpu:
-                self.rest_text_encoders()
+            hook.remove()
+
+    def in_chunks(self, size: int | Literal["auto"] | None) -> None:
+        """At most so many pictures in a call of the network or the autoencoder; see `Chunks`."""
+        self._network_chunks = Chunks(size)
+        self._encode_chunks, self._decode_chunks = Chunks(size, recompute=True), Chunks(size, recompute=True)
+
+    def place_text_encoders(self, offload: bool) -> Self:
+        """To where the network is, or offload: see `rest_text_encoders`."""
+        if offload:
+            self.rest_text_encoders()
+        else:
+            for encoder in self.text_encoders:
+                encoder.to(self._like.device)
+        return self
+
+    def rest_text_encoders(self) -> None:
+        """Text encoders wait in the CPU's memory; each comes to the network's device for as long as it reads."""
+        for encoder in self.text_encoders:
+            encoder.to("cpu")
+            encoder.register_forward_pre_hook(self._fetch_encoder, with_kwargs=True)
+            encoder.register_forward_hook(_send_back, always_call=True)
+
+    def _fetch_encoder(
+        self, encoder: nn.Module, given: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        device = self._like.device
+        encoder.to(device)
+        return tree_map_only(Tensor, lambda value: value.to(device), (given, named))
 
     def slice_attention(self) -> None:
         """Attention one head after the other: slower, with less memory. Raises ValueError where it cannot."""
@@ -309,9 +362,14 @@ class LatentPrior(ABC):
         if not isinstance(text, str):
             return _stack([self._of_item(one, negative) for one in text])
         if (text, negative) not in self._read:
-            with torch.no_grad(), self._encoders_at_work():
+            with torch.no_grad():
                 self._read[text, negative] = self._read_text(text, negative)
         return self._read[text, negative]
+
+
+def _send_back(encoder: nn.Module, given: Any, read: Any) -> None:
+    """After a failure too, which must not leave it where memory is short."""
+    encoder.to("cpu")
 
 
 def _stack(texts: Sequence[Read]) -> Read:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,16 @@ from rewardsds.pretrained import (
 )
 from rewardsds.priors.diffusion import DiffusionPrior
 from rewardsds.priors.latent import LatentPrior
-from rewardsds.priors.original import TEXT_1, PredictionType, parts
+from rewardsds.priors.original import TEXT_1, Parts, PredictionType, parts
 
 if TYPE_CHECKING:
     from rewardsds.priors.pipelines import PipelinePrior
 
 INDEX = "model_index.json"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+PLAIN = ("StableDiffusionPipeline", "StableDiffusion", "MVDreamPipeline", "MVDream")
+"""What `model_index.json` calls priors of the parts above, where it calls them anything."""
+PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline")
 
 
 def load_prior(
@@ -36,6 +40,7 @@ def load_prior(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     image_size: int | None = None,
+    offload: bool = False,
 ) -> LatentPrior:
     """Load a prior.
 
@@ -45,6 +50,7 @@ def load_prior(
         (HF_HUB_OFFLINE is respected).
     device: CUDA where it is available unless said otherwise. dtype: float32 on the CPU, float16 on CUDA.
     image_size: pixels of its pictures; None: what the model was trained at.
+    offload: text encoders wait in the CPU's memory, see `LatentPrior.rest_text_encoders`.
 
     Raises ValueError when there is no such prior, saying where it was looked for.
     """
@@ -54,9 +60,9 @@ def load_prior(
 
     def load(found: str | Path) -> LatentPrior:
         if isinstance(found, Path) and found.is_file():
-            return prior_from_file(found, device, dtype, image_size)
+            return prior_from_file(found, device, dtype, image_size, offload=offload)
         index = _index(found)
-        kind = _kind(str(index.get("_class_name")))
+        kind = _kind(found, index.get("_class_name"))
         if isinstance(found, Path):
             named = [name for name, part in index.items() if isinstance(part, list) and part[0]]
             optional = getattr(kind, "optional", ())
@@ -66,7 +72,7 @@ def load_prior(
                 raise ValueError(
                     f"{found.absolute()} is no prior in the diffusers layout: it lacks {', '.join(missing)}"
                 )
-        return kind.from_pretrained(found, device, dtype, image_size)
+        return kind.from_pretrained(found, device, dtype, image_size, offload)
 
     examples = (
         "'toybox', a folder in the diffusers layout, a checkpoint, or a hub id such as "
@@ -82,40 +88,59 @@ def prior_from_file(
     image_size: int | None = None,
     companion: str | None = None,
     prediction_type: PredictionType | None = None,
+    offload: bool = False,
 ) -> DiffusionPrior | PipelinePrior:
     """A prior from a single file. companion: folder or hub id of its tokenizers; None: the usual one.
 
-    prediction_type: None: what the file is known or found to be.
+    prediction_type: None: what the file is known or found to be. offload: see `LatentPrior.rest_text_encoders`.
     """
     state = read_checkpoint(path)
     made = parts(state, prediction_type=prediction_type)
     # Past diffusers' own `to`, which warns of a dtype.
-    unet, vae, *encoders = (
-        nn.Module.to(module, device, dtype) for module in (made.unet, made.vae, *made.text_encoders)
-    )
-    if len(encoders) == 1:
-        usual = SD15 if any(name.startswith(TEXT_1) for name in state) else SD21_BASE
-        tokenizer = load_tokenizer(companion or usual, "tokenizer")
-        return DiffusionPrior(unet, vae, *encoders, tokenizer, made.scheduler, image_size=image_size)  # pyright: ignore
+    for module in (made.unet, made.vae):
+        nn.Module.to(module, device, dtype)  # pyright: ignore
+    for encoder in made.text_encoders:
+        encoder.to(dtype)
+    first = any(name.startswith(TEXT_1) for name in state)
+    usual = SDXL if len(made.text_encoders) > 1 else SD15 if first else SD21_BASE
+    names = ("tokenizer", "tokenizer_2")[: len(made.text_encoders)]
+    tokenizers = [load_tokenizer(companion or usual, name) for name in names]
+    return prior_from_parts(made, tokenizers, image_size).place_text_encoders(offload)
+
+
+def prior_from_parts(
+    made: Parts, tokenizers: Sequence[Any], image_size: int | None = None
+) -> DiffusionPrior | PipelinePrior:
+    """A prior of the models in a single file, and of their tokenizers; without these it reads no text."""
+    if len(made.text_encoders) == 1:
+        (encoder,) = made.text_encoders
+        return DiffusionPrior(
+            made.unet, made.vae, encoder, tokenizers[0], made.scheduler, image_size=image_size
+        )
     with quiet_imports():
         from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
             StableDiffusionXLPipeline,
         )
 
         from rewardsds.priors.pipelines import SDXLPrior
-    tokenizers = [load_tokenizer(companion or SDXL, name) for name in ("tokenizer", "tokenizer_2")]
-    others: Any = (unet, made.scheduler)
-    pipeline = StableDiffusionXLPipeline(vae, *encoders, *tokenizers, *others, add_watermarker=False)  # pyright: ignore
+    others: Any = (made.unet, made.scheduler)
+    pipeline = StableDiffusionXLPipeline(
+        made.vae, *made.text_encoders, *tokenizers, *others, add_watermarker=False
+    )
     return SDXLPrior(pipeline, image_size)
 
 
-def _kind(name: str) -> type[DiffusionPrior | PipelinePrior]:
+def _kind(source: str | Path, name: object) -> type[DiffusionPrior | PipelinePrior]:
     """The class for a `_class_name`; diffusers' pipelines take seconds to import, so only who needs them does."""
-    if name not in ("StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline"):
+    if name is None or name in PLAIN:
         return DiffusionPrior
+    if name not in PIPELINES:
+        raise ValueError(
+            f"{source} is a {name}, which is no prior here: expected one of {', '.join((*PLAIN, *PIPELINES))}"
+        )
     with quiet_imports():
         from rewardsds.priors.pipelines import FluxPrior, SD3Prior, SDXLPrior
-    return SDXLPrior if "XL" in name else SD3Prior if "3" in name else FluxPrior
+    return (SDXLPrior, SD3Prior, FluxPrior)[PIPELINES.index(str(name))]
 
 
 def _index(source: str | Path) -> dict[str, object]:

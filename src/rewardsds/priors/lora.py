@@ -74,8 +74,11 @@ class LoRAEstimator:
 
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """ε̂_ψ for (N, B, V, D, h, w) at (B,); carries gradient to the adapters where gradient is enabled."""
-        with self._switched_on(noisy, condition):
-            return self.prior.predict(noisy, timesteps, condition, unconditional=False).conditional
+        with self._switched_on():
+            prediction = self.prior.predict(
+                noisy, timesteps, condition, unconditional=False, beside_time=self._seen_from(condition)
+            )
+        return prediction.conditional
 
     def state_dict(self) -> dict[str, Tensor]:
         return {key: value.detach() for key, value in self._parameters.items()}
@@ -89,16 +92,15 @@ class LoRAEstimator:
         """Takes the adapters out of the prior."""
         self.prior.network.delete_adapters(self.name)
 
+    def _seen_from(self, condition: Condition) -> Tensor | None:
+        """(B, V, C), or None where the prior takes cameras itself, or there are none."""
+        if self.camera is None or condition.camera_to_world is None:
+            return None
+        poses = condition.camera_to_world.to(self.camera.linear_1.weight.device, torch.float32)
+        return self.camera(camera_embedding(poses))
+
     @contextmanager
-    def _switched_on(self, noisy: Tensor, condition: Condition) -> Iterator[None]:
-        hook = None
-        if self.camera is not None and condition.camera_to_world is not None:
-            device = self.camera.linear_1.weight.device
-            poses = camera_embedding(condition.camera_to_world.to(device, torch.float32))
-            seen = self.camera(poses).expand(noisy.shape[0], *poses.shape[:2], -1).flatten(0, 2)
-            hook = self.prior.time_embedding.register_forward_hook(
-                lambda module, given, output: output + seen.to(output.dtype)
-            )
+    def _switched_on(self) -> Iterator[None]:
         for layer in self._layers:
             layer.enable_adapters(True)
             layer.set_adapter(self.name)
@@ -106,8 +108,6 @@ class LoRAEstimator:
             yield
         finally:
             self._switch_off()
-            if hook is not None:
-                hook.remove()
 
     def _switch_off(self) -> None:
         """The prior predicts as it is; the adapters stay trainable, whose gradient comes after the call."""

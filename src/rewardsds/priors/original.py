@@ -47,7 +47,8 @@ def parts(
 ) -> Parts:
     """The models in a single file, by its names for the weights.
 
-    image_size: pixels that it was trained at; None: 256 of MVDream, 1024 of XL, else 512.
+    image_size: pixels that it was trained at; None: 256 of MVDream, 1024 of XL, 768 of a Stable Diffusion 2 that
+        predicts v, else 512.
     prediction_type: None: noise, but for Stable Diffusion 2, which has both: there the network is asked.
 
     Raises ValueError where a weight is missing, too many or of another shape.
@@ -71,9 +72,11 @@ def parts(
         encoders = (clip_text_encoder(split_off(state, TEXT_1)),)
     else:
         encoders = (open_clip_text_encoder(split_off(state, TEXT_2)),)
+    plain_2 = not (xl or first or multiview)
     if prediction_type is None:
-        plain_2 = not (xl or first or multiview)
         prediction_type = found_prediction_type(unet) if plain_2 else "epsilon"
+    if plain_2 and prediction_type == "v_prediction" and image_size is None:
+        unet.register_to_config(sample_size=768 // factor)
     return Parts(unet, vae, encoders, noise_schedule(prediction_type))
 
 

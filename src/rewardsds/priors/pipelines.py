@@ -17,7 +17,8 @@ from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 from typing_extensions import Self
 
 from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading
@@ -25,6 +26,8 @@ from rewardsds.priors.base import Condition
 from rewardsds.priors.latent import LatentPrior, Read, downsampling, frozen
 from rewardsds.priors.parametrisation import flow_alphas_cumprod, flow_time
 
+ENCODERS = {kind.__name__: kind for kind in (CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel)}
+"""What `model_index.json` may name."""
 FLUX_SIZE = 128
 """Height and width of FLUX's latents where none is said: 1024 pixels."""
 
@@ -42,6 +45,7 @@ class PipelinePrior(LatentPrior):
     pipeline: Any
 
     def _take(self, pipeline: Any) -> None:
+        """Before `__init__`, which asks for the text encoders."""
         self.pipeline = pipeline
         self.tokenizer = pipeline.tokenizer
         for encoder in self.text_encoders:
@@ -59,11 +63,12 @@ class PipelinePrior(LatentPrior):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         image_size: int | None = None,
+        offload: bool = False,
     ) -> Self:
         """Load a folder in the diffusers layout, or a model of the Hugging Face hub by its id.
 
         device: CUDA where it is available unless said otherwise. dtype: float32 on the CPU, float16 on CUDA.
-        image_size: pixels of its pictures; None: what the model was trained at.
+        image_size: pixels of its pictures; None: what the model was trained at. offload: see `rest_text_encoders`.
         """
         device, dtype = default_device_and_dtype(device, dtype)
         with quiet_loading():
@@ -72,10 +77,27 @@ class PipelinePrior(LatentPrior):
             options: dict[str, Any] = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
             kinds = {cls.network_part: cls.network_class, "vae": AutoencoderKL}
             strict = {name: load_part(kind, source, name, **options) for name, kind in kinds.items()}
+            for module in strict.values():
+                # The loader may keep a file's precision. Past diffusers' own `to`, which warns of a dtype.
+                nn.Module.to(module, device, dtype)
+            for name, kind in cls._encoder_classes(source).items():
+                if name not in left_out:
+                    strict[name] = load_part(kind, source, name, dtype=dtype)
             pipeline = cls.pipeline_class.from_pretrained(
                 str(source), dtype=dtype, use_safetensors=True, **strict, **dict.fromkeys(left_out)
             )
-        return cls(pipeline.to(device), image_size=image_size)  # pyright: ignore[reportCallIssue]
+        prior = cls(pipeline, image_size=image_size)  # pyright: ignore[reportCallIssue]
+        return prior.place_text_encoders(offload)
+
+    @classmethod
+    def _encoder_classes(cls, source: str | PathLike[str]) -> dict[str, type[Any]]:
+        """Of the text encoders that a model has. Raises ValueError for one that is not known."""
+        index: Any = cls.pipeline_class.load_config(str(source))
+        named = {name: index[name][1] for name in cls.encoders if index.get(name) and index[name][1]}
+        for name, kind in named.items():
+            if kind not in ENCODERS:
+                raise ValueError(f"the {name} of {source} is a {kind}: expected one of {', '.join(ENCODERS)}")
+        return {name: ENCODERS[kind] for name, kind in named.items()}
 
 
 class SDXLPrior(PipelinePrior):
@@ -86,13 +108,17 @@ class SDXLPrior(PipelinePrior):
     network_part = "unet"
 
     def __init__(self, pipeline: StableDiffusionXLPipeline, image_size: int | None = None) -> None:
+        self._take(pipeline)
         vae: Any = pipeline.vae
         if vae.dtype == torch.float16 and vae.config["force_upcast"]:
             vae.float()  # its activations overflow in half precision
         schedule: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
         unet = pipeline.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
         super().__init__(unet, vae, schedule.alphas_cumprod, schedule.config["prediction_type"], image_size)
-        self._take(pipeline)
+
+    @property
+    def text_width(self) -> int:
+        return sum(int(encoder.config.hidden_size) for encoder in self.text_encoders)
 
     def _read_text(self, text: str, negative: bool) -> Read:
         states, _, pooled, _ = self.pipeline.encode_prompt(
@@ -122,9 +148,15 @@ class SD3Prior(PipelinePrior):
     multiple = 2
 
     def __init__(self, pipeline: StableDiffusion3Pipeline, image_size: int | None = None) -> None:
+        self._take(pipeline)
         levels = flow_alphas_cumprod(float(pipeline.scheduler.config["shift"]))
         super().__init__(pipeline.transformer, pipeline.vae, levels, "flow_prediction", image_size)
-        self._take(pipeline)
+
+    @property
+    def text_width(self) -> int:
+        """T5's, to which the others' states are filled up; without it, to what the network reads."""
+        t5 = self.pipeline.text_encoder_3
+        return int(self.network.config["joint_attention_dim"] if t5 is None else t5.config.d_model)
 
     def _read_text(self, text: str, negative: bool) -> Read:
         states, _, pooled, _ = self.pipeline.encode_prompt(
@@ -140,7 +172,7 @@ class SD3Prior(PipelinePrior):
         times = 1000.0 * _times(self.alphas_cumprod, timesteps)
         return self.network(
             hidden_states=latents,
-            timestep=times.to(latents.dtype),
+            timestep=times,
             encoder_hidden_states=text.states,
             pooled_projections=text.pooled,
         ).sample
@@ -158,10 +190,14 @@ class FluxPrior(PipelinePrior):
     multiple = 2
 
     def __init__(self, pipeline: FluxPipeline, image_size: int | None = None) -> None:
+        self._take(pipeline)
         size = image_size // downsampling(pipeline.vae) if image_size else FLUX_SIZE
         levels = flow_alphas_cumprod(flux_shift(pipeline.scheduler.config, (size // 2) ** 2))
         super().__init__(pipeline.transformer, pipeline.vae, levels, "flow_prediction", image_size)
-        self._take(pipeline)
+
+    @property
+    def text_width(self) -> int:
+        return int(self.pipeline.text_encoder_2.config.d_model)
 
     def _own_size(self) -> int:
         return FLUX_SIZE

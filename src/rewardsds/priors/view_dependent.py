@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rewardsds.priors.base import Condition, Prediction, Prior
-from rewardsds.prompts import Texts
+from rewardsds.prompts import OfViews, Texts
 
 PERPENDICULAR = "perpendicular"
 
@@ -124,7 +124,8 @@ class ViewDependentPrior:
         texts = [str(text) for text in prompts]
         places = _places(camera_to_world)
         seen = [
-            [text + self.words.of(*place) for place in item] for text, item in zip(texts, places, strict=True)
+            OfViews(text, [text + self.words.of(*place) for place in item])
+            for text, item in zip(texts, places, strict=True)
         ]
         if self.perp_neg is None:
             return self.prior.condition(seen, negative_prompt, camera_to_world)
