@@ -120,6 +120,14 @@ def test_load_reward_takes_a_folder_and_a_function(tiny_clip_folder: Path):
 def test_what_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValueError, match=r"no reward at /.*give 'clip'"):
         load_reward("nowhere")
+    for told in (
+        "'clip-l'",
+        "'grader:MODEL'",
+        "spaces around a plus: 'clip [+] 0.5 [*] aesthetic'",
+        "'min[(]clip, ",
+    ):
+        with pytest.raises(ValueError, match=told):
+            load_reward("clip+aesthetic")
     with pytest.raises(ValueError, match="no reward 'nobody/nothing-here'"):
         load_reward("nobody/nothing-here")
     with pytest.raises(ValueError, match="is no reward that is known"):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
+from rewardsds.prompts import OfViews
 from rewardsds.rewards.base import Reward, RewardError
 from rewardsds.rewards.compose import Minimum, WeightedSum
 from rewardsds.rewards.load import load_reward
@@ -137,11 +139,85 @@ def test_a_reward_that_fails_is_left_out_where_that_is_allowed(kind: Any):
     def red(images: Tensor, prompts: Sequence[str]) -> Tensor:
         return images[:, :, :, 0].mean(dim=(2, 3, 4))
 
-    with pytest.raises(OSError, match="gone"):
+    with pytest.raises(RewardError, match="the reward broken failed with OSError: the endpoint is gone"):
         kind([red, broken], False)(images, ["a", "b"])
-    with pytest.warns(UserWarning, match="without the reward broken, which failed: the endpoint is gone"):
+    with pytest.warns(
+        UserWarning, match="without the reward broken: .*failed with OSError: the endpoint is gone"
+    ):
         found = kind([red, broken], True)(images, ["a", "b"])
     torch.testing.assert_close(found, kind([red], False)(images, ["a", "b"]))
     gone = pytest.warns(UserWarning, match="without the reward broken")
-    with gone, pytest.raises(RewardError, match="all of the rewards failed"):
+    with (
+        gone,
+        pytest.raises(RewardError, match=r"all of the rewards failed, the last: .*the endpoint is gone"),
+    ):
         kind([broken, broken], True)(images, ["a", "b"])
+
+
+def half_nan(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    scores = red(images, prompts)
+    scores[0, 0] = torch.nan
+    return scores
+
+
+def column(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    return red(images, prompts)[:, :1]
+
+
+def words(images: Tensor, prompts: Sequence[str]) -> Any:
+    return "good"
+
+
+@pytest.mark.parametrize(
+    "bad, told",
+    [
+        (half_nan, "the reward half_nan returned NaN or infinity for 1 of 6 previews"),
+        (column, r"the reward column returned shape \(3, 1\).*= \(3, 2\)"),
+        (words, "the reward words returned str"),
+    ],
+)
+@pytest.mark.parametrize("kind", [lambda r, s: WeightedSum(r, [2.0] * len(r), skip_failures=s),
+                                  lambda r, s: Minimum(r, skip_failures=s)])  # fmt: skip
+def test_what_is_no_score_fails_by_its_name_or_is_left_out(kind: Any, bad: Any, told: str):
+    with pytest.raises(RewardError, match=told):
+        kind([blue, bad], False)(IMAGES, PROMPTS)
+    with pytest.warns(UserWarning, match=told):
+        found = kind([blue, bad], True)(IMAGES, PROMPTS)
+    torch.testing.assert_close(found, kind([blue], False)(IMAGES, PROMPTS))
+    with (
+        pytest.warns(UserWarning, match=told),
+        pytest.raises(RewardError, match=f"all of the rewards failed.*{told}"),
+    ):
+        kind([bad], True)(IMAGES, PROMPTS)
+
+
+def test_full_memory_is_no_failure_of_a_reward():
+    def large(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        raise torch.OutOfMemoryError("no room")
+
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        score(WeightedSum([red, large], [1.0, 1.0], skip_failures=True), IMAGES, PROMPTS)
+
+
+@dataclass(frozen=True)
+class Together:
+    """As Reward3D: it needs four views. Redness of the first view where the prompt is red, else of the last."""
+
+    needs_views_together: ClassVar[bool] = True
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        assert images.shape[2] == 4
+        view = [0 if prompt == "red" else 3 for prompt in prompts]
+        return torch.stack([images[:, b, v, 0].mean(dim=(-2, -1)) for b, v in enumerate(view)], dim=1)
+
+
+def test_a_reward_that_needs_all_views_is_asked_with_the_items_own_prompt():
+    texts = [OfViews(text, [f"{text}, front view", "red", "blue", f"{text}, back view"]) for text in PROMPTS]
+    plain = Together()(IMAGES, PROMPTS)
+    torch.testing.assert_close(score(Together(), IMAGES, texts), plain)
+    torch.testing.assert_close(score(OverViews(Together(), "together"), IMAGES, texts), plain)
+    each = torch.stack([as_prompted(IMAGES[:, :, v : v + 1], [own[v] for own in texts]) for v in range(4)])
+    together = WeightedSum([as_prompted, Together()], [1.0, 0.5])
+    torch.testing.assert_close(score(together, IMAGES, texts), z(each.mean(0)) + 0.5 * z(plain))
+    with pytest.raises(RewardError, match=r"Together looks at an item's views together.*give one prompt"):
+        score(Together(), IMAGES, [["red"] * 4, ["blue"] * 4])

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,6 +32,7 @@ class Endpoint:
         self.keys: list[str] = []
         self.status: Callable[[int], int] = lambda count: 200
         self.body: Callable[[dict[str, Any]], Any] = grades
+        self.refusal = "no"
         self.lock = threading.Lock()
 
     def serve(self) -> Iterator[str]:
@@ -43,7 +45,9 @@ class Endpoint:
                     endpoint.requests.append(request)
                     endpoint.keys.append(self.headers["Authorization"])
                     status = endpoint.status(len(endpoint.requests))
-                content = endpoint.body(request) if status == 200 else {"error": {"message": "no"}}
+                content = (
+                    endpoint.body(request) if status == 200 else {"error": {"message": endpoint.refusal}}
+                )
                 text = content if isinstance(content, str) else json.dumps(content)
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -152,7 +156,7 @@ def test_a_busy_or_failing_endpoint_is_asked_again(endpoint: Endpoint, url: str)
 
 @pytest.mark.parametrize(
     "status, told",
-    [(500, "answered with status 500, again and again"), (401, "refuses the key in OPENAI_API_KEY"),
+    [(500, "answered with status 500, again and again: no"), (401, "refuses the key in OPENAI_API_KEY"),
      (404, "knows no model 'm'")],
 )  # fmt: skip
 def test_an_endpoint_that_stays_bad_is_told(endpoint: Endpoint, url: str, status: int, told: str):
@@ -176,6 +180,51 @@ def test_garbage_is_told(endpoint: Endpoint, url: str, body: Any, told: str):
     endpoint.body = lambda request: body
     with pytest.raises(RewardError, match=told):
         GraderReward("m", url, retries=0)(pictures(1, 1), ["a"])
+
+
+def test_a_refusal_is_told_in_the_endpoints_words_and_without_the_key(endpoint: Endpoint, url: str):
+    endpoint.status = lambda count: 400
+    endpoint.refusal = f"temperature: only 1 is supported by m;\n your key {SECRET} may use it {'x' * 400}"
+    with pytest.raises(RewardError) as error:
+        GraderReward("m", url)(pictures(1, 1), ["a"])
+    told = str(error.value)
+    assert (
+        "answered with status 400: temperature: only 1 is supported by m; your key … may use it xxx" in told
+    )
+    assert "again" not in told
+    assert SECRET not in told
+    assert len(told) < 400
+    assert len(endpoint.requests) == 1
+
+
+def test_answers_that_came_beside_a_bad_one_are_paid_for_once(endpoint: Endpoint, url: str, tmp_path: Path):
+    lock, asked = threading.Lock(), [0]
+
+    def first_is_garbage(request: dict[str, Any]) -> dict[str, Any]:
+        with lock:
+            asked[0] += 1
+            return answered("nice!") if asked[0] == 1 else grades(request)
+
+    endpoint.body = first_is_garbage
+    grader = GraderReward("m", url, cache=tmp_path, parallel=8)
+    with pytest.raises(RewardError, match="answered no grades: 'nice!'"):
+        grader(pictures(8, 1), ["a"])
+    assert len(list(tmp_path.glob("*.json"))) == asked[0] - 1 == grader.asked - 1
+    scores = GraderReward("m", url, cache=tmp_path)(pictures(8, 1), ["a"])
+    torch.testing.assert_close(scores[:, 0], torch.arange(8.0), atol=0.02, rtol=0)
+    assert asked[0] == 9  # every other answer was kept
+
+
+def test_nothing_more_is_asked_after_a_bad_answer(endpoint: Endpoint, url: str):
+    def refused(count: int) -> int:
+        time.sleep(0.05)
+        return 401
+
+    endpoint.status = refused
+    grader = GraderReward("m", url, parallel=2)
+    with pytest.raises(RewardError, match="refuses the key"):
+        grader(pictures(10, 1), ["a"])
+    assert len(endpoint.requests) == grader.asked < 10
 
 
 def test_the_budget_is_never_exceeded(endpoint: Endpoint, url: str):

@@ -147,6 +147,24 @@ def test_large_pictures_are_brought_to_size_and_carry_gradient() -> None:
     assert (gradient[..., 0] == 0).all()  # left of the middle square
 
 
+def test_a_caption_that_is_cut_is_told_once(tiny_clip_folder: Path) -> None:
+    images = torch.rand(2, 1, 1, 3, 16, 16)
+    long = "a red apple and a green car on the black backpack"
+    rewards = {
+        9: ImageReward(network(), tiny_models.tokenizer(), length=9),
+        12: load_reward(tiny_clip_folder, "cpu"),
+    }
+    for length, reward in rewards.items():
+        name = type(reward).__name__
+        with pytest.warns(
+            UserWarning, match=f"has 13 tokens and {name} reads {length}: its end is not scored"
+        ) as told:
+            scores = [reward(images, [text]) for text in (long, "a red apple", long)]
+        assert len(told) == 1
+        torch.testing.assert_close(scores[0], scores[2])
+        assert not torch.equal(scores[0], scores[1])
+
+
 def test_wrong_shapes_are_refused() -> None:
     reward = ImageReward(network(), tiny_models.tokenizer())
     with pytest.raises(ValueError, match="one item for each of 2 prompts"):

@@ -13,11 +13,17 @@ from torch import Tensor, nn
 from transformers import CLIPModel
 
 import tiny_models
+from rewardsds.distillation.guidance import RewardSDS
 from rewardsds.foreign import read_checkpoint
+from rewardsds.priors.load import load_prior
+from rewardsds.priors.view_dependent import ViewDependentPrior
+from rewardsds.rewards.base import RewardError
 from rewardsds.rewards.clip import CLIP_MEAN, CLIP_STD
 from rewardsds.rewards.image_reward import ImageReward
 from rewardsds.rewards.original import clip_from_open_clip, image_reward_network
 from rewardsds.rewards.reward3d import Reward3D, reward3d_network
+from rewardsds.rewards.views import OverViews, score
+from rewardsds.scenes.cameras import orbit
 
 WIDTH, TEXT, INNER = 64, 64, 96  # one head of 64 channels
 SIZE, PATCH = 16, 4
@@ -200,6 +206,28 @@ def test_reward3d_with_fusion() -> None:
     fused = (gate * attended + (1 - gate) * views).mean(0)
     expected = (by_the_mlp(state, fused)[0] - 0.16717362830052426) / 5
     torch.testing.assert_close(reward(PICTURES, [PROMPT])[0, 0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_reward3d_scores_the_views_of_a_prior_that_is_told_the_view_in_words(
+    tiny_single_view_prior_folder: Path,
+) -> None:
+    """All four together, against the object's own prompt."""
+    state = image_reward_state()
+    for name, (a, b) in {"fc1": (48, 10), "fc2": (10, 6), "fc3": (6, 1)}.items():
+        linear(state, f"Scorer.{name}", a, b)
+    reward = Reward3D(reward3d_network(state), tiny_models.tokenizer(), length=9)
+    around = torch.deg2rad(torch.tensor([[0.0, 90.0, 180.0, 270.0]]))
+    cameras = orbit(around, torch.tensor(0.2), torch.tensor(2.0), torch.tensor(0.7))
+    guidance = RewardSDS(
+        ViewDependentPrior(load_prior(tiny_single_view_prior_folder, "cpu")), reward, candidates=2
+    )
+    guidance(latents=torch.zeros(1, 4, 4, 8, 8), prompt="a red apple", cameras=cameras, previews=True)
+    record = guidance.record
+    assert record.previews is not None
+    assert record.rewards is not None
+    torch.testing.assert_close(record.rewards, reward(record.previews, ["a red apple"]))
+    with pytest.raises(RewardError, match=r"4 views .*--camera.views 4 and --reward-over-views together"):
+        score(OverViews(reward), record.previews, ["a red apple"])
 
 
 def test_reward3d_wants_four_views() -> None:

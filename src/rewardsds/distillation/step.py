@@ -23,7 +23,7 @@ from rewardsds.distillation.schedules import draw_timesteps
 from rewardsds.distillation.weighting import Weighting
 from rewardsds.priors.base import Condition, Prior
 from rewardsds.prompts import Texts
-from rewardsds.rewards.base import Reward, RewardError
+from rewardsds.rewards.base import Reward
 from rewardsds.rewards.views import score
 
 
@@ -144,34 +144,8 @@ def distil(
 
 
 def ask(reward: Reward, pictures: Tensor, prompts: Texts) -> Tensor:
-    """The rewards (N, B) in float32 beside the latents, or a RewardError that names the reward."""
-    name = getattr(reward, "__name__", type(reward).__name__)
-    try:
-        rewards: object = score(reward, pictures, prompts)
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise RewardError(
-            f"the reward {name} failed with {type(error).__name__}{f': {reason}' if reason else ''}"
-        ) from error
-    expected = tuple(pictures.shape[:2])
-    if not isinstance(rewards, Tensor):
-        raise RewardError(
-            f"the reward {name} returned {type(rewards).__name__}: it must return a tensor of shape "
-            f"(candidates, items) = {expected}"
-        )
-    if tuple(rewards.shape) != expected:
-        raise RewardError(
-            f"the reward {name} returned shape {tuple(rewards.shape)}: it must give one score for every "
-            f"candidate of every item, (candidates, items) = {expected}"
-        )
-    rewards = rewards.detach().to(device=pictures.device, dtype=torch.float32)
-    if not rewards.isfinite().all():
-        bad = int((~rewards.isfinite()).sum())
-        raise RewardError(
-            f"the reward {name} returned NaN or infinity for {bad} of {rewards.numel()} previews: "
-            "rewards must be finite"
-        )
-    return rewards
+    """The rewards (N, B) in float32 beside the latents; a RewardError that names the reward where it has none."""
+    return score(reward, pictures, prompts).detach()
 
 
 @dataclass

@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from rewardsds.memory import Chunks
+from rewardsds.prompts import Texts
 
 
 class Reward(Protocol):
-    """Scores previews against prompts, all candidates and items in one batch, on their device."""
+    """Scores previews against prompts, all candidates and items in one batch, on their device.
+
+    An attribute `needs_views_together` that is true says that it scores no view by itself, see `rewards.views.score`.
+    """
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """images (N, B, V, 3, H, W) in [0, 1], B prompts → rewards (N, B), higher is better.
@@ -44,6 +48,43 @@ class ModelReward(ABC):
 
 class RewardError(ValueError):
     """A reward that failed, or answered what is no score; the message names it."""
+
+
+def scores_of(reward: Reward, images: Tensor, prompts: Texts) -> Tensor:
+    """What a reward says of previews (N, B, V, 3, H, W): finite (N, B), float32, beside them, with its gradient.
+
+    Raises RewardError, which names the reward, where it fails or answers anything else; memory that is full is no
+    failure of the reward, and its error passes.
+    """
+    name = getattr(reward, "__name__", type(reward).__name__)
+    try:
+        scores: object = reward(images, prompts)  # pyright: ignore[reportArgumentType]
+    except (RewardError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise RewardError(
+            f"the reward {name} failed with {type(error).__name__}{f': {reason}' if reason else ''}"
+        ) from error
+    expected = tuple(images.shape[:2])
+    if not isinstance(scores, Tensor):
+        raise RewardError(
+            f"the reward {name} returned {type(scores).__name__}: it must return a tensor of shape "
+            f"(candidates, items) = {expected}"
+        )
+    if tuple(scores.shape) != expected:
+        raise RewardError(
+            f"the reward {name} returned shape {tuple(scores.shape)}: it must give one score for every "
+            f"candidate of every item, (candidates, items) = {expected}"
+        )
+    scores = scores.to(device=images.device, dtype=torch.float32)
+    if not scores.isfinite().all():
+        bad = int((~scores.isfinite()).sum())
+        raise RewardError(
+            f"the reward {name} returned NaN or infinity for {bad} of {scores.numel()} previews: "
+            "rewards must be finite"
+        )
+    return scores
 
 
 def standardised(scores: Tensor) -> Tensor:

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, CLIPModel, SiglipModel
 
+from rewardsds.hub import BESIDE_WEIGHTS, located
 from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading
 from rewardsds.rewards.base import ModelReward
 from rewardsds.rewards.pictures import Fit, square
+from rewardsds.rewards.texts import read
 
 # Published with the original CLIP; used where a checkpoint has no preprocessor_config.json.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -67,13 +69,15 @@ class CLIPReward(ModelReward):
         processor: folder or hub id of the tokenizer and of the pictures' mean, where they lie elsewhere.
         """
         device, dtype = default_device_and_dtype(device, dtype)
+        source = located(str(source))
+        beside = source if processor is None else located(processor, BESIDE_WEIGHTS)
         with quiet_loading():
             kind = AutoConfig.from_pretrained(str(source)).model_type
             if kind not in KINDS:
                 raise ValueError(f"{source} is a {kind} model; a CLIP score needs one of {', '.join(KINDS)}")
             model: Any = load_part(KINDS[kind], source, dtype=dtype)
-            tokenizer = AutoTokenizer.from_pretrained(str(processor or source))
-        mean, std = _normalisation(processor or source, HALVES if kind == "siglip" else (CLIP_MEAN, CLIP_STD))
+            tokenizer = AutoTokenizer.from_pretrained(str(beside))
+        mean, std = _normalisation(beside, HALVES if kind == "siglip" else (CLIP_MEAN, CLIP_STD))
         return cls(model.to(device), tokenizer, mean, std, fit, scaled)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -110,9 +114,7 @@ class CLIPReward(ModelReward):
             length = min(
                 self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings
             )
-            tokens = self.tokenizer(
-                prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-            )
+            tokens = read(self.tokenizer, prompt, length, type(self).__name__)
             with torch.no_grad():
                 # No attention mask, as CLIP was trained: the text tower is causal, read at the end token.
                 features = self.model.get_text_features(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from rewardsds.memory import move
+from rewardsds.prompts import Texts
 from rewardsds.rewards.base import Reward, RewardError, standardised
+from rewardsds.rewards.views import score
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +23,11 @@ class WeightedSum:
     Rewards come in scales of their own (a cosine in hundredths, an aesthetic score from 1 to 10): weights of raw
     values would say little. Standardised, a reward that is the same for all candidates of an item has no say.
 
-    skip_failures: go on with the others, with a warning, where one fails; a RewardError comes where all of them do.
+    skip_failures: go on with the others, with a warning, where one fails or gives no finite scores; a RewardError comes
+        where all of them do.
     """
 
+    takes_texts_of_views: ClassVar[bool] = True
     rewards: Sequence[Reward]
     weights: Sequence[float]
     standardise: bool = True
@@ -35,7 +40,7 @@ class WeightedSum:
                 f"got {len(self.rewards)} rewards and {len(self.weights)} weights"
             )
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    def __call__(self, images: Tensor, prompts: Texts) -> Tensor:
         total = images.new_zeros(images.shape[:2], dtype=torch.float32)
         for index, scores in _scores(self.rewards, images, prompts, self.skip_failures):
             total = total + self.weights[index] * (standardised(scores) if self.standardise else scores)
@@ -50,6 +55,7 @@ class WeightedSum:
 class Minimum:
     """The smallest of several rewards, standardised as in `WeightedSum`: a candidate is as good as its weakest side."""
 
+    takes_texts_of_views: ClassVar[bool] = True
     rewards: Sequence[Reward]
     standardise: bool = True
     skip_failures: bool = False
@@ -58,7 +64,7 @@ class Minimum:
         if not self.rewards:
             raise ValueError("the minimum needs at least one reward")
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    def __call__(self, images: Tensor, prompts: Texts) -> Tensor:
         scores = [one for _, one in _scores(self.rewards, images, prompts, self.skip_failures)]
         return torch.stack([standardised(one) if self.standardise else one for one in scores]).amin(dim=0)
 
@@ -68,23 +74,20 @@ class Minimum:
 
 
 def _scores(
-    rewards: Sequence[Reward], images: Tensor, prompts: Sequence[str], skip_failures: bool
+    rewards: Sequence[Reward], images: Tensor, prompts: Texts, skip_failures: bool
 ) -> list[tuple[int, Tensor]]:
     """What each reward says, with its number; those that fail are left out where that is allowed."""
     found: list[tuple[int, Tensor]] = []
-    failure: Exception | None = None
+    failure: RewardError | None = None
     for index, reward in enumerate(rewards):
         try:
-            found.append((index, reward(images, prompts)))
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
+            found.append((index, score(reward, images, prompts)))
+        except RewardError as error:
             if not skip_failures:
                 raise
             failure = error
             name = getattr(reward, "__name__", type(reward).__name__)
-            reason = " ".join(str(error).split()) or type(error).__name__
-            warnings.warn(f"going on without the reward {name}, which failed: {reason}", stacklevel=4)
+            warnings.warn(f"going on without the reward {name}: {error}", stacklevel=4)
     if not found:
-        raise RewardError("all of the rewards failed") from failure
+        raise RewardError(f"all of the rewards failed, the last: {failure}") from failure
     return found

@@ -10,8 +10,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ class GraderReward:
         client: Any = None,
     ) -> None:
         """model: its name at the endpoint. url: of the endpoint; None: OPENAI_BASE_URL, else OpenAI's.
-        cache: folder of answers. budget: questions that may be asked at most, answers from the cache not counted.
+        cache: folder of answers. budget: questions that this object may ask, answers from the cache not counted; a run
+        that is resumed makes a new one.
         retries: of a question, where the endpoint is busy or fails, with growing waits. timeout: seconds a question.
         parallel: questions at the same time. client: an `openai.OpenAI` of your own.
 
@@ -97,14 +98,22 @@ class GraderReward:
                 f"the grader {self.model} may be asked {self.budget} times and was asked {self.asked} times; "
                 f"{len(wanted)} more questions are needed: raise the budget, or lower candidates or reward_steps"
             )
-        self.asked += len(wanted)
-        asked = [(pictures[place], prompts[place[1]]) for place in wanted.values()]
         with ThreadPoolExecutor(self.parallel) as pool:
-            answers = pool.map(self._ask, *zip(*asked)) if asked else ()
-            for key, answer in zip(wanted, answers, strict=True):
-                self._keep(key, answer)
+            answers = [
+                pool.submit(self._answer, key, pictures[place], prompts[place[1]])
+                for key, place in wanted.items()
+            ]
+            wait(answers, return_when=FIRST_EXCEPTION)
+            pool.shutdown(cancel_futures=True)  # what has been asked is paid for: it is waited for, and kept
+        answers = [answer for answer in answers if not answer.cancelled()]
+        self.asked += len(answers)
+        for answer in answers:
+            answer.result()
         scores = [[self._known[keys[n, b]] for b in range(len(prompts))] for n in range(len(sheets))]
         return torch.tensor(scores, dtype=torch.float32, device=images.device)
+
+    def _answer(self, key: str, picture: bytes, prompt: str) -> None:
+        self._keep(key, self._ask(picture, prompt))
 
     def _ask(self, picture: bytes, prompt: str) -> dict[str, Any]:
         """The scores by name."""
@@ -143,8 +152,9 @@ class GraderReward:
         except openai.APIConnectionError as error:
             raise RewardError(f"the grader's endpoint {self.url} cannot be reached") from error
         except openai.APIStatusError as error:
+            again = ", again and again" if _is_retried(error.status_code) else ""
             raise RewardError(
-                f"the grader's endpoint {self.url} answered with status {error.status_code}, again and again"
+                f"the grader's endpoint {self.url} answered with status {error.status_code}{again}{self._said(error)}"
             ) from error
         except openai.OpenAIError as error:
             raise RewardError(f"the grader {self.model} failed: {type(error).__name__}") from error
@@ -157,6 +167,14 @@ class GraderReward:
         except (AttributeError, IndexError, TypeError):
             said = None
         return _read(said, self.model)
+
+    def _said(self, error: Any) -> str:
+        """The endpoint's own message, shortened, and without the key, which some endpoints quote."""
+        said = error.body.get("message") if isinstance(error.body, Mapping) else error.body
+        text = " ".join(str(said or "").split())
+        for key in filter(None, (self._client.api_key, os.environ.get(KEY))):
+            text = text.replace(key, "…")
+        return f": {text[:200]}" if text else ""
 
     def _key(self, picture: bytes, prompt: str) -> str:
         parts = (self.model, self.url, INSTRUCTIONS, prompt)
@@ -191,6 +209,11 @@ def _client(url: str, retries: int, timeout: float) -> Any:
             f"the grader needs a key in the environment variable {KEY}; a local endpoint takes any text"
         )
     return openai.OpenAI(api_key=key, base_url=url, max_retries=retries, timeout=timeout)
+
+
+def _is_retried(status: int) -> bool:
+    """What openai's client asks again."""
+    return status in (408, 409, 429) or status >= 500
 
 
 def _read(said: object, model: str) -> dict[str, Any]:

@@ -17,10 +17,12 @@ from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 from typing_extensions import Self
 
+from rewardsds.foreign import load_strictly
 from rewardsds.pretrained import default_device_and_dtype, quiet_loading
 from rewardsds.rewards.base import ModelReward
 from rewardsds.rewards.clip import CLIP_MEAN, CLIP_STD
 from rewardsds.rewards.pictures import square
+from rewardsds.rewards.texts import read
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of ImageReward-v1.0's raw scores on its training data."""
@@ -89,7 +91,7 @@ class ImageReward(ModelReward):
         image_std: Sequence[float] = CLIP_STD,
         length: int = LENGTH,
     ) -> None:
-        """length: of captions in tokens, longer ones are cut."""
+        """length: of captions in tokens, longer ones are cut, with a warning."""
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
@@ -140,10 +142,8 @@ class ImageReward(ModelReward):
 
     def _read(self, prompt: str) -> tuple[Tensor, Tensor]:
         if prompt not in self._tokens:
-            read = self.tokenizer(
-                prompt, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
-            )
-            self._tokens[prompt] = read["input_ids"][0], read["attention_mask"][0]
+            tokens = read(self.tokenizer, prompt, self.length, type(self).__name__)
+            self._tokens[prompt] = tokens["input_ids"][0], tokens["attention_mask"][0]
         return self._tokens[prompt]
 
     def _config(self) -> dict[str, Any]:
@@ -183,6 +183,7 @@ class ImageReward(ModelReward):
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         with quiet_loading():
             network = cls.network_class.from_config(config)
-            network.load_state_dict(load_file(path / "model.safetensors"))
+            weights = path / "model.safetensors"
+            load_strictly(network, load_file(weights), f"{cls.__name__} ({weights.absolute()})")
             tokenizer = AutoTokenizer.from_pretrained(str(path / "tokenizer"))
         return cls._made(config, network.to(device, dtype), tokenizer)

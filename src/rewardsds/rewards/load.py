@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 import torch
 
-from rewardsds.catalogue import CLIP_H
+from rewardsds.catalogue import find
 from rewardsds.pretrained import default_device_and_dtype, installed_weights, load_from
 from rewardsds.rewards.aesthetic import AestheticReward
 from rewardsds.rewards.base import ModelReward, Reward
@@ -76,28 +76,31 @@ def load_reward(
         return _function(text)
     if text in TOYBOX_REWARDS:
         source = installed_weights(text, "config.json", text, "a folder, a hub id or a function")
-    examples = (
-        f"{', '.join(map(repr, TOYBOX_REWARDS))}, a folder of a CLIP model, a hub id such as "
-        "'openai/clip-vit-large-patch14', or a function"
-    )
-    reward = load_from(source, "reward", examples, lambda found: _from_folder(found, device, dtype))
+    known = find(text)
+    scored = {} if known is None else known.scored
+    reward = load_from(source, "reward", EXAMPLES, lambda found: _from_folder(found, device, dtype, scored))
     reward.in_chunks(chunk)
     return reward
 
 
-def _from_folder(found: str | Path, device: torch.device, dtype: torch.dtype) -> ModelReward:
-    """A CLIP, an aesthetic head beside its CLIP, or an ImageReward: by what the folder holds."""
+def _from_folder(
+    found: str | Path, device: torch.device, dtype: torch.dtype, scored: Mapping[str, Any]
+) -> ModelReward:
+    """A CLIP, an aesthetic head beside its CLIP, or an ImageReward: by what the folder holds.
+
+    scored: what is known of it where its `reward.json` does not say.
+    """
     if isinstance(found, Path) and found.is_file():
         return reward_from_file(found, device, dtype)
     if not isinstance(found, Path):
-        return CLIPReward.from_pretrained(found, device, dtype, **OF_ID.get(found, {}))
+        return CLIPReward.from_pretrained(found, device, dtype, **scored)
     file = found / "config.json"
     config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     kind = config.get("model_type")
     if kind in ("clip", "siglip"):
         extra = found / "reward.json"
-        how: dict[str, Any] = json.loads(extra.read_text(encoding="utf-8")) if extra.is_file() else {}
-        return CLIPReward.from_pretrained(found, device, dtype, **how)
+        own: dict[str, Any] = json.loads(extra.read_text(encoding="utf-8")) if extra.is_file() else {}
+        return CLIPReward.from_pretrained(found, device, dtype, **{**scored, **own})
     if kind == "image-reward":
         return ImageReward.from_pretrained(found, device, dtype)
     if kind == "reward3d":
@@ -115,10 +118,14 @@ def _from_folder(found: str | Path, device: torch.device, dtype: torch.dtype) ->
 
 
 GRADER = "grader:"
-OF_ID: dict[str, dict[str, Any]] = {"yuvalkirstain/PickScore_v1": {"scaled": True, "processor": CLIP_H}}
-"""What models of the hub do not say of themselves."""
 TOYBOX_REWARDS = ("clip", "aesthetic", "image-reward")
 """The toybox's own, by name."""
+EXAMPLES = (
+    f"{', '.join(map(repr, TOYBOX_REWARDS))}, a name of `rewardsds models list` such as 'clip-l', a folder or file of "
+    f"a reward, a hub id, 'package.module:function', '{GRADER}MODEL', or several, with spaces around a plus: "
+    "'clip + 0.5 * aesthetic', or 'min(clip, aesthetic)'"
+)
+"""What `load_reward` takes, for messages."""
 
 _WEIGHTED = re.compile(
     r"\s*(?:(?P<weight>-?\d+(?:\.\d*)?|-?\.\d+)\s*\*)?\s*(?P<name>\S(?:.*\S)?)\s*", re.DOTALL

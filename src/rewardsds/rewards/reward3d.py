@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +90,7 @@ class Reward3DNetwork(nn.Module):
 class Reward3D(ImageReward):
     """Standardised scores of four views of an object together, which the method's authors trained on 3D results."""
 
+    needs_views_together: ClassVar[bool] = True
     network: Reward3DNetwork  # pyright: ignore[reportIncompatibleVariableOverride]
     network_class = Reward3DNetwork
 
@@ -102,7 +103,8 @@ class Reward3D(ImageReward):
         if images.ndim != 6 or images.shape[1] != len(prompts) or images.shape[2] != VIEWS:
             raise ValueError(
                 f"Reward3D looks at {VIEWS} views of an object: images must have shape (candidates, {len(prompts)}, "
-                f"{VIEWS}, 3, H, W), got {tuple(images.shape)}"
+                f"{VIEWS}, 3, H, W), got {tuple(images.shape)}; it scores 3D runs with --camera.views {VIEWS} and "
+                "--reward-over-views together"
             )
         candidates, items = images.shape[:2]
         flat = images.flatten(0, 2)
