@@ -10,7 +10,7 @@ DEMO_OUT ?= runs/demo
 .PHONY: help demo test test-slow lint format types ci clean
 
 help:
-	@echo "make demo    install, and turn \"$(DEMO_PROMPT)\" into a 3D object (about 3 minutes)"
+	@echo "make demo    install, and turn \"$(DEMO_PROMPT)\" into a 3D object (about 2 minutes)"
 	@echo "make test    install, and run the fast tests        (make test-slow: the slow ones too)"
 	@echo "make lint    ruff       make types   pyright       make ci   all checks"
 

@@ -18,10 +18,11 @@ ALLOWED: dict[str, set[str]] = {
     "memory": set(),
     "foreign": {"catalogue"},
     "catalogue": set(),
-    "pretrained": {"catalogue"},
+    "hub": {"catalogue"},
+    "pretrained": {"catalogue", "hub"},
     "scenes": set(),
     "priors": {"catalogue", "pretrained", "foreign", "memory"},
-    "rewards": {"catalogue", "pretrained", "foreign", "memory"},
+    "rewards": {"catalogue", "hub", "pretrained", "foreign", "memory"},
     "distillation": {"memory", "scenes.base", "priors.base", "rewards.base", "rewards.views"},
     # a step's record, the scene's contract, and how files are written
     "runs": {
@@ -43,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
         "toybox.captions",
         "toybox.specification",
     },
-    "models": {"catalogue", "pretrained", "foreign", "memory", "hardware", "priors", "rewards"},
+    "models": {"catalogue", "hub", "pretrained", "foreign", "memory", "hardware", "priors", "rewards"},
     "evaluation": {
         "catalogue",
         "hardware",

@@ -42,7 +42,7 @@ usage: rewardsds COMMAND …
 Text to pictures and 3D objects by score distillation, steered by a reward model.
 
 commands:
-  3d PROMPT               make a 3D object: a turntable video, eight views, a Gaussian-splat PLY, a report
+  3d PROMPT               make a 3D object: a turntable video, eight views, a PLY (Gaussians) or GLB (a mesh), a report
   image PROMPT            make a picture and a report
   edit PICTURE            change what a picture shows, from --source "…" to --target "…"
   settings TASK           all settings of image, 3d or edit with their meaning, as a file for --config
@@ -200,6 +200,8 @@ class Export:
     """None: RUN/object.*, or RUN/turntable.* and RUN/views.png."""
     force: bool = False
     """Replace a file that exists."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; not the run's own."""
     turntable: Annotated[TurntableSettings, Flat] = field(default_factory=TurntableSettings)
     mesh: MeshExportSettings = field(default_factory=MeshExportSettings)
 
@@ -375,8 +377,16 @@ def _dispatch(argv: list[str]) -> int:
         made = _parse(Export, rest, "rewardsds export")
         from rewardsds.tasks.export import export
 
-        given = (made.run, made.to, made.out)
-        print(*export(*given, force=made.force, turntable=made.turntable, mesh=made.mesh), sep="\n")
+        files = export(
+            made.run,
+            made.to,
+            made.out,
+            force=made.force,
+            device=made.device,
+            turntable=made.turntable,
+            mesh=made.mesh,
+        )
+        print(*files, sep="\n")
         return 0
     if command == "score":
         return _score(rest)
@@ -569,7 +579,7 @@ def _list_models() -> int:
         print(
             f"{'':24} {model.parameters} million weights, {model.memory():.1f} GiB in half precision; {model.licence}"
         )
-        pinned = f" at {model.revision[:12]}" if model.revision else ""
+        pinned = f" at {model.revision[:12]}" if model.revision else ", the newest"
         print(f"{'':24} {', '.join((*model.repos, *model.files))}{pinned}")
         if model.recipe is not None:
             print(f"{'':24} then: rewardsds models convert {model.recipe} FILE FOLDER")

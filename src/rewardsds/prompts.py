@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rewardsds.errors import SettingsError
 
 Texts = Sequence[str] | Sequence[Sequence[str]]
-"""A text for each of B items; or V texts for each, one a view (view-dependent prompts)."""
+"""A text for each of B items; or V texts for each, one a view (view-dependent prompts), see also `OfViews`."""
+
+
+class OfViews(list[str]):
+    """The texts of an item's views that were made of one text, which is kept: `item`."""
+
+    def __init__(self, item: str, texts: Iterable[str]) -> None:
+        super().__init__(texts)
+        self.item = item
 
 
 def per_view(texts: Texts) -> bool:

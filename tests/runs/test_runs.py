@@ -20,7 +20,14 @@ import torch
 
 import rewardsds.runs.folder as folder_module
 from fake_task import Stop, build_tiny, failing, quiet, resume_tiny, said, signalling, start_tiny
-from rewardsds.errors import CheckpointError, Interrupted, NotFiniteError, RunFolderError, WriteError
+from rewardsds.errors import (
+    CheckpointError,
+    Interrupted,
+    NotFiniteError,
+    RewardsdsError,
+    RunFolderError,
+    WriteError,
+)
 from rewardsds.runs import checkpoint
 from rewardsds.runs.loop import Job
 from rewardsds.runs.settings import RunSettings
@@ -338,6 +345,43 @@ def test_not_a_number_stops_before_it_does_harm(tmp_path: Path) -> None:
     resume_tiny(run)  # without the poison it goes on as if nothing had been
     start_tiny(tmp_path / "whole")
     assert contents(run)["metrics"] == contents(tmp_path / "whole")["metrics"]
+
+
+@pytest.mark.parametrize("place", ["render", "regularisation", "backward"])
+def test_memory_that_is_full_leaves_the_state_before_the_step(
+    place: str, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    """Wherever in the step: the pass back through renderer and autoencoder takes as much as the pass forth."""
+
+    def full(*given: Any) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    def build(settings: RunSettings) -> Job:
+        job = build_tiny(settings)
+        steps = iter(range(100))
+        render = job.scene.render
+
+        def watched(*given: Any) -> Any:
+            late = next(steps) == 6
+            if late and place == "render":
+                full()
+            rendering = render(*given)
+            if late and place == "regularisation":
+                job.scene.regularisation = full  # pyright: ignore[reportAttributeAccessIssue]
+            if late and place == "backward":
+                rendering.latents.register_hook(full)  # pyright: ignore[reportOptionalMemberAccess]
+            return rendering
+
+        job.scene.render = watched  # pyright: ignore[reportAttributeAccessIssue]
+        return job
+
+    run = tmp_path / "run"
+    with pytest.raises(
+        RewardsdsError, match=r"memory was full in step 7; the state before it is in .*_000006"
+    ):
+        start_tiny(run, build)
+    resume_tiny(run)
+    assert contents(run)["results"] == undisturbed["results"]
 
 
 # --- the folder ---------------------------------------------------------------------------------------------

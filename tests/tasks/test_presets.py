@@ -115,7 +115,7 @@ def test_dreamgaussians_schedule() -> None:
         512,
         512,
     ]
-    half = math.tan(math.radians(camera.field_of_view[0] / 2))
+    half = math.tan(math.radians(camera.resolved_field_of_view[0] / 2))
     assert camera.relative_distance[0] / half == pytest.approx(2.5, abs=2e-3)
     assert (gaussians.initial_gaussians, gaussians.initial_radius, gaussians.prune_opacity) == (
         5000,

@@ -25,6 +25,7 @@ from rewardsds.errors import (
     NotFiniteError,
     RewardsdsError,
     RunFolderError,
+    SettingsError,
     WriteError,
     describe_os_error,
 )
@@ -142,8 +143,8 @@ def resume(
             return RunResult(
                 folder.path, [folder.path / name for name in results["files"]], results, already_finished=True
             )
-        settings = read_settings(folder.read_settings())
-        settings = settings.model_copy(update={"out": folder.path}).resolved()
+        settings = read_settings(folder.read_settings()).model_copy(update={"out": folder.path})
+        settings = _resolved_again(settings, folder)
         found = find_checkpoint(folder, console)
         if found is None:
             say(console, f"{folder.path} has no checkpoint yet: starting at step 0")
@@ -158,6 +159,17 @@ def resume(
                 path.mkdir(exist_ok=True)
             folder.truncate_metrics(0 if found is None else found.steps_done)
         return _run(folder, settings, job, console, found)
+
+
+def _resolved_again(settings: RunSettings, folder: RunFolder) -> RunSettings:
+    """Settings of a run that goes on. Its device is kept: on one of another kind the end would not be the same."""
+    try:
+        return settings.resolved()
+    except SettingsError as error:
+        raise SettingsError(
+            f"{error}; {folder.path} goes on to the bit only on the kind of device that it began on: resume it on such "
+            f"a machine, or write device: cpu into {folder.settings} for an end that differs a little"
+        ) from None
 
 
 def _begin(settings: RunSettings, job: Job) -> None:
@@ -239,7 +251,7 @@ class TrainingLoop:
                 f"the checkpoint of step {found.steps_done} in {self.folder.path} does not fit its settings "
                 f"({reason})"
             ) from error
-        self.steps_done = found.steps_done
+        self.steps_done = self.job.scene.step = found.steps_done
 
     def run(self) -> None:
         """All steps that are left."""
@@ -282,21 +294,8 @@ class TrainingLoop:
 
         scene.before_step(step, self.optimizer)
         cameras = scene.sample_cameras(self.scene_generators, step)
-        rendering = scene.render(cameras, self.scene_generators)
-        shown = rendering.images if rendering.images is not None else rendering.latents
-        assert shown is not None
-        groups = len(shown) // scene.batch  # of views, in which each item is shown
-        watch.stop("render")
         try:
-            loss = guidance(
-                rendering.images,
-                [prompt for prompt in self.job.prompts for _ in range(groups)],
-                latents=rendering.latents,
-                cameras=cameras,
-                step=step,
-                generators=[own for own in self.noise_generators for _ in range(groups)],
-                previews=keep_candidates,
-            )
+            regularisation = self._take_gradient(step, cameras, keep_candidates, watch)
         except RewardError as error:
             path = self._save_before_step(before)
             raise RewardsdsError(
@@ -309,12 +308,6 @@ class TrainingLoop:
                 f"the GPU's memory was full in step {step + 1}; the state before it is in {path}: end what else uses "
                 "the GPU, or start again with a lower chunk, offload, precision bf16 or fewer candidates"
             ) from error
-        watch.skip()  # the record has these stages
-        regularisation = scene.regularisation(rendering)
-        total = loss if regularisation is None else loss + regularisation
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        watch.stop("backward")
 
         record = guidance.record
         if not (record.gradient_norm.isfinite().all() and _all_finite(self._parameters(), gradients=True)):
@@ -348,6 +341,31 @@ class TrainingLoop:
             "candidates_kept": keep_candidates,
             "seconds": {name: round(value, 6) for name, value in {**record.seconds, **watch.seconds}.items()},
         }
+
+    def _take_gradient(self, step: int, cameras: Any, previews: bool, watch: _Watch) -> Tensor | None:
+        """Looks at the scene, asks the guidance, and leaves the gradient in the parameters; the regularisation."""
+        scene = self.job.scene
+        rendering = scene.render(cameras, self.scene_generators)
+        shown = rendering.images if rendering.images is not None else rendering.latents
+        assert shown is not None
+        groups = len(shown) // scene.batch  # of views, in which each item is shown
+        watch.stop("render")
+        loss = self.job.guidance(
+            rendering.images,
+            [prompt for prompt in self.job.prompts for _ in range(groups)],
+            latents=rendering.latents,
+            cameras=cameras,
+            step=step,
+            generators=[own for own in self.noise_generators for _ in range(groups)],
+            previews=previews,
+        )
+        watch.skip()  # the record has these stages
+        regularisation = scene.regularisation(rendering)
+        total = loss if regularisation is None else loss + regularisation
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        watch.stop("backward")
+        return regularisation
 
     def save(self) -> Path:
         job = self.job

@@ -81,7 +81,7 @@ def resolved_device(device: str) -> str:
     if device.startswith("cuda"):
         count = torch.cuda.device_count()
         if count == 0:
-            raise SettingsError(f"device is {device!r}, but torch sees no CUDA GPU: use --device cpu")
+            raise SettingsError(f"device is {device!r}, but torch sees no CUDA GPU: cpu and auto need none")
         if ":" in device and int(device.split(":")[1]) >= count:
             raise SettingsError(f"device is {device!r}, but there are {count} CUDA GPUs, counted from 0")
     return device

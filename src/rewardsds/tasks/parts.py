@@ -41,7 +41,7 @@ from rewardsds.priors.latent import LatentPrior
 from rewardsds.priors.load import load_prior
 from rewardsds.priors.lora import LoRAEstimator
 from rewardsds.rewards.base import Reward
-from rewardsds.rewards.load import TOYBOX_REWARDS, load_reward
+from rewardsds.rewards.load import TOYBOX_REWARDS, load_reward, reward_names
 from rewardsds.tasks.prompts import KnownPrompt, known_list, known_prompt
 from rewardsds.tasks.settings import DistillationSettings, GenerationSettings, GraderSettings
 
@@ -90,11 +90,10 @@ def load_parts(
 
 def make_prior(settings: DistillationSettings) -> LatentPrior:
     """The prior, in the precision and within the memory that the settings say."""
-    prior = load_prior(settings.prior, settings.device, PRECISIONS[settings.precision], settings.image_size)
+    precision = PRECISIONS[settings.precision]
+    prior = load_prior(settings.prior, settings.device, precision, settings.image_size, settings.offload)
     prior.in_chunks(settings.chunk)
     prior.distilled_guidance = settings.distilled_guidance
-    if settings.offload:
-        prior.rest_text_encoders()
     if settings.attention_slicing:
         prior.slice_attention()
     if settings.vae_tiling:
@@ -151,12 +150,14 @@ def loss_notes(settings: GenerationSettings, prior: Prior) -> list[str]:
 
 def reward_notes(settings: DistillationSettings) -> list[str]:
     """Whether a reward is asked about what it has never seen."""
-    if settings.needs_reward and settings.reward in TOYBOX_REWARDS and settings.prior != "toybox":
-        return [
-            f"the reward {settings.reward} is the toybox's, which has seen its toys alone: give a real one with "
-            "--reward, for example a folder of ImageReward or openai/clip-vit-large-patch14"
-        ]
-    return []
+    if not settings.needs_reward or settings.prior == "toybox":
+        return []
+    return [
+        f"the reward {name} is the toybox's, which has seen its toys alone: give a real one with "
+        "--reward, for example a folder of ImageReward or openai/clip-vit-large-patch14"
+        for name in reward_names(settings.reward)
+        if name in TOYBOX_REWARDS
+    ]
 
 
 def make_guidance(

@@ -171,7 +171,8 @@ class GraderSettings(Settings):
     budget: int | None = Field(
         default=None,
         ge=1,
-        description="Questions that a run may ask; known answers are free. null: any number.",
+        description="Questions that may be asked; known answers are free, and a resumed run counts anew. null: any "
+        "number.",
     )
     retries: int = Field(
         default=4, ge=0, le=100, description="How often a question is asked again where the endpoint fails."
@@ -602,6 +603,9 @@ class TextTo3DSettings(GenerationSettings):
         default_factory=MeshExportSettings,
         description="How the object of another run becomes the mesh that this one starts from.",
     )
+
+    def resolved(self) -> Self:
+        return super().resolved().model_copy(update={"camera": self.camera.resolved()})
 
     @property
     def texts(self) -> tuple[str, ...]:

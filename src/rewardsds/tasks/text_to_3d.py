@@ -31,6 +31,8 @@ def build(settings: TextTo3DSettings) -> Job:
     )
     seeds = settings.seeds
     objects = make_objects(settings)
+    for one in objects:
+        one.trajectory()  # what is no file of cameras is told before the run begins
 
     def preview() -> Tensor:
         """Four sides beside each other, particles below each other, (3, B H, 4 W)."""
