@@ -20,6 +20,17 @@ from rewardsds.runs.settings import RunSettings
 from rewardsds.scenes.export import save_png
 from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
 
+SMALL_3D: dict[str, Any] = {
+    "prompt": "a red cube",
+    "device": "cpu",
+    "threads": 1,
+    "weighting": "none",
+    "video_frames": 2,
+    "video_size": 16,
+    "previews_every": 0,
+}
+"""Settings of a 3D run whose files are small."""
+
 
 class TinySettings(RunSettings):
     task: ClassVar[str] = "tiny"

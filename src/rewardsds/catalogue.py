@@ -200,8 +200,6 @@ KNOWN = (
         scored={"scaled": True, "processor": CLIP_H},
     ),
 )
-
-
 """Of those without a revision the newest is taken: no commit of them has been tried."""
 
 

@@ -374,20 +374,7 @@ def _dispatch(argv: list[str]) -> int:
     if command == "resume":
         return _resume(rest)
     if command == "export":
-        made = _parse(Export, rest, "rewardsds export")
-        from rewardsds.tasks.export import export
-
-        files = export(
-            made.run,
-            made.to,
-            made.out,
-            force=made.force,
-            device=made.device,
-            turntable=made.turntable,
-            mesh=made.mesh,
-        )
-        print(*files, sep="\n")
-        return 0
+        return _export(rest)
     if command == "score":
         return _score(rest)
     if command == "compare":
@@ -487,6 +474,23 @@ def _show(result: RunResult) -> int:
     """The paths of the results, one a line, on standard output."""
     for path in result.files:
         print(path)
+    return 0
+
+
+def _export(argv: list[str]) -> int:
+    made = _parse(Export, argv, "rewardsds export")
+    from rewardsds.tasks.export import export
+
+    files = export(
+        made.run,
+        made.to,
+        made.out,
+        force=made.force,
+        device=made.device,
+        turntable=made.turntable,
+        mesh=made.mesh,
+    )
+    print(*files, sep="\n")
     return 0
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rewardsds.catalogue import Recipe
+from rewardsds.errors import some_of
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 QUANTISED = {"int8", "uint8", "float8_e4m3fn", "float8_e5m2", "quint8", "qint8"}
@@ -144,22 +145,16 @@ def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: st
     """Every tensor finds its place and every place its tensor, or a ValueError that names what does not."""
     own = module.state_dict()
     problems = [
-        f"it lacks {_some(own.keys() - state.keys())}" if own.keys() - state.keys() else "",
-        f"it has {_some(state.keys() - own.keys())} besides" if state.keys() - own.keys() else "",
+        f"it lacks {some_of(missing)}" if (missing := sorted(own.keys() - state.keys())) else "",
+        f"it has {some_of(more)} besides" if (more := sorted(state.keys() - own.keys())) else "",
     ]
     other = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
         for name in own.keys() & state.keys()
         if own[name].shape != state[name].shape
     ]
-    problems.append(f"other shapes: {_some(other)}" if other else "")
+    problems.append(f"other shapes: {some_of(sorted(other))}" if other else "")
     told = "; ".join(problem for problem in problems if problem)
     if told:
         raise ValueError(f"this is no checkpoint of {what}: {told}")
     module.load_state_dict(dict(state))
-
-
-def _some(names: Any, most: int = 3) -> str:
-    names = sorted(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

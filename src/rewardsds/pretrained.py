@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from rewardsds.catalogue import find
+from rewardsds.errors import some_of
 from rewardsds.hub import BESIDE_WEIGHTS, failed_transfer, located
 
 Model = TypeVar("Model")
@@ -86,7 +87,7 @@ def load_part(kind: Any, source: str | PathLike[str], subfolder: str = "", **opt
     other = sorted(str(one[0]) for one in told.get("mismatched_keys") or ())
     place = f"{source}/{subfolder}" if subfolder else str(source)
     problems = [
-        f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        f"{what} {some_of(names)}"
         for what, names in (("it lacks", missing), ("it has, besides,", more), ("other shapes has", other))
         if names
     ]

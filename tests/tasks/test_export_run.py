@@ -15,22 +15,13 @@ import torch
 import trimesh
 from PIL import Image
 
-from fake_task import quiet
+from fake_task import SMALL_3D, quiet
 from rewardsds.cli import main
 from rewardsds.runs import checkpoint
 from rewardsds.scenes.gaussians.settings import GaussianSettings
 from rewardsds.tasks.run import run
 from rewardsds.tasks.settings import TextTo3DSettings
 
-SMALL = {
-    "prompt": "a red cube",
-    "device": "cpu",
-    "threads": 1,
-    "weighting": "none",
-    "video_frames": 2,
-    "video_size": 16,
-    "previews_every": 0,
-}
 SOLID = GaussianSettings(initial_gaussians=400, initial_opacity=0.6, initial_radius=0.5, initial_scale=1.0)
 FAST_MESH = ["--mesh.resolution", "32", "--mesh.texture-size", "64", "--mesh.faces", "500"]
 
@@ -38,7 +29,7 @@ FAST_MESH = ["--mesh.resolution", "32", "--mesh.texture-size", "64", "--mesh.fac
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "cube"
-    run(TextTo3DSettings(**SMALL, steps=2, gaussians=SOLID, out=folder), console=quiet())  # pyright: ignore
+    run(TextTo3DSettings(**SMALL_3D, steps=2, gaussians=SOLID, out=folder), console=quiet())  # pyright: ignore
     return folder
 
 
@@ -149,7 +140,7 @@ def test_a_stopped_run_is_exported_from_its_checkpoint(finished, tmp_path, capsy
 
 def test_particles_are_files_of_their_own(tmp_path, capsys):
     folder = tmp_path / "two"
-    settings = TextTo3DSettings(**SMALL, steps=1, seed=4, particles=2, gaussians=SOLID, out=folder)  # pyright: ignore
+    settings = TextTo3DSettings(**SMALL_3D, steps=1, seed=4, particles=2, gaussians=SOLID, out=folder)  # pyright: ignore
     run(settings, console=quiet())
     files = exported(capsys, folder, "--to", "splat", "--out", tmp_path / "o.splat")
     assert [file.name for file in files] == ["o_4.splat", "o_5.splat"]

@@ -12,7 +12,7 @@ import trimesh
 from PIL import Image
 from torch import Tensor
 
-from fake_task import quiet
+from fake_task import SMALL_3D, quiet
 from rewardsds.cli import main
 from rewardsds.scenes.export import save_png, turntable_cameras
 from rewardsds.scenes.gaussians.ply import write_ply
@@ -23,15 +23,6 @@ from rewardsds.tasks.objects import begin_from, load_objects, make_objects
 from rewardsds.tasks.run import resume, run
 from rewardsds.tasks.settings import TextTo3DSettings, TextToImageSettings
 
-COMMON: dict[str, Any] = {
-    "prompt": "a red cube",
-    "device": "cpu",
-    "threads": 1,
-    "weighting": "none",
-    "video_frames": 2,
-    "video_size": 16,
-    "previews_every": 0,
-}
 SMALL_MESH = {"resolution": 40, "faces": 600, "texture_size": 64, "bake_views": 8, "bake_size": 64}
 SMALL_NERF = {"levels": 4, "base_resolution": 8, "samples_per_ray": 32, "occupancy_resolution": 16}
 
@@ -46,7 +37,7 @@ def two_coloured_box(path: Path) -> Path:
 
 
 def settings(**values: Any) -> TextTo3DSettings:
-    return TextTo3DSettings(**{**COMMON, "steps": 1, **values})
+    return TextTo3DSettings(**{**SMALL_3D, "steps": 1, **values})
 
 
 def begun(**values: Any) -> Object3D:
@@ -271,7 +262,7 @@ def test_a_texture_needs_a_shape(capsys: pytest.CaptureFixture[str]):
 
 
 def pictures_run(out: Path, **values: Any) -> None:
-    common = {name: COMMON[name] for name in ("device", "threads", "weighting", "previews_every")}
+    common = {name: SMALL_3D[name] for name in ("device", "threads", "weighting", "previews_every")}
     given = {"prompt": "a red cube", "steps": 1, "learning_rate": 1e-6, **common, **values}
     run(TextToImageSettings(**given, out=out), console=quiet())
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from fake_task import quiet
+from fake_task import SMALL_3D, quiet
 from rewardsds.cli import main
 from rewardsds.errors import SettingsError
 from rewardsds.scenes.export import turntable_cameras
@@ -19,13 +19,8 @@ from rewardsds.tasks.run import resume, run
 from rewardsds.tasks.settings import TextTo3DSettings
 
 COMMON: dict[str, Any] = {
-    "prompt": "a red cube",
-    "device": "cpu",
-    "threads": 1,
-    "weighting": "none",
-    "video_frames": 2,
+    **SMALL_3D,
     "video_size": 64,
-    "previews_every": 0,
     "checkpoint_every": 1,
     "gaussians": {"initial_gaussians": 200, "initial_opacity": 0.6},
 }

@@ -67,9 +67,10 @@ def _check_names(plan: Plan) -> None:
     """Raises SettingsError for what no metric and no reward can be named: nothing is made for it."""
     for name in plan.metrics:
         metric_info(name)
-    for name, variant in plan.columns().items():
+    for name, method in plan.methods.items():
         try:
-            check_reward(variant.method.picked_by or "clip")
+            if method.picked_by:
+                check_reward(method.picked_by)
         except SettingsError as error:
             raise SettingsError(f"picked_by of {name}: {error}") from None
 
@@ -142,11 +143,9 @@ class Comparison:
 
     def room(self) -> int:
         """How many runs this machine makes at the same time: by their threads, and one on a GPU."""
-        if any(unit.settings.resolved().device != "cpu" for unit in self.units[:1]):
+        if not self.units or self.units[0].settings.resolved().device != "cpu":
             return 1
-        return max(
-            1, available_cores() // max((unit.settings.threads or 1 for unit in self.units), default=1)
-        )
+        return max(1, available_cores() // max(unit.settings.threads or 1 for unit in self.units))
 
     def left(self) -> list[Unit]:
         return [

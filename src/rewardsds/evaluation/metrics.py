@@ -23,7 +23,7 @@ from rewardsds.evaluation.consistency import Consistency, reprojection_error
 from rewardsds.evaluation.janus import Janus, measure_janus
 from rewardsds.rewards.base import Reward
 from rewardsds.rewards.clip import CLIPReward
-from rewardsds.rewards.load import GRADER, TOYBOX_REWARDS, load_reward, reward_names
+from rewardsds.rewards.load import EXAMPLES, GRADER, TOYBOX_REWARDS, load_reward, reward_names
 from rewardsds.runs.settings import resolved_device
 from rewardsds.scenes.object3d import Object3D
 from rewardsds.toybox.captions import parse
@@ -140,10 +140,7 @@ def check_reward(text: str) -> None:
     """Raises SettingsError where a text names no reward, as far as that is told without loading it."""
     for name in reward_names(text):
         if not _may_be_a_reward(name):
-            raise SettingsError(
-                f"no reward {name!r}: expected {', '.join(TOYBOX_REWARDS)}, a folder or file, a hub id, "
-                f"package.module:function or {GRADER}MODEL"
-            )
+            raise SettingsError(f"no reward {name!r}: expected {EXAMPLES}")
 
 
 def _may_be_a_reward(name: str) -> bool:

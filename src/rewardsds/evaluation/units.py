@@ -133,9 +133,13 @@ def cells_and_units(
     """
     cells: list[Cell] = []
     units: dict[str, Unit] = {}
+    refused: dict[str, list[str]] = {}  # by prior
     for name, variant in plan.columns().items():
         try:
-            problems = _refused(plan, variant.method, asked)
+            prior = plan.settings_of(variant.method, **asked[0].settings).prior
+            if prior not in refused:
+                refused[prior] = _refused(prior, asked)
+            problems = refused[prior]
             able = [index for index, problem in enumerate(problems) if not problem]
             own = list(_units(plan, name, variant.method, [asked[index] for index in able], best_of[name]))
         except SettingsError as error:
@@ -152,21 +156,21 @@ def cells_and_units(
     return cells, list(units.values())
 
 
-def _refused(plan: Plan, method: Method, asked: Sequence[Asked]) -> list[str]:
-    """Why a method's prior can make nothing of what is asked, of each; empty where it can.
+def _refused(prior: str, asked: Sequence[Asked]) -> list[str]:
+    """Why a prior can make nothing of what is asked, of each; empty where it can.
 
     Told of the toybox, which says so before anything is made: in a batch one prompt would take the others with it.
     """
-    settings = plan.settings_of(method, **asked[0].settings)
     problems = [""] * len(asked)
-    if settings.prior == "toybox":
-        kinds = embedded_kinds()
-        for index, one in enumerate(asked):
-            try:
-                for text in (one.prompt, one.settings.get("source", one.prompt)):
-                    toybox_prompt(text, kinds)
-            except RewardsdsError as error:
-                problems[index] = str(error)
+    if prior != "toybox":
+        return problems
+    kinds = embedded_kinds()
+    for index, one in enumerate(asked):
+        try:
+            for text in (one.prompt, one.settings.get("source", one.prompt)):
+                toybox_prompt(text, kinds)
+        except RewardsdsError as error:
+            problems[index] = str(error)
     return problems
 
 
@@ -179,9 +183,9 @@ def _units(
     plan: Plan, name: str, method: Method, asked: Sequence[Asked], best_of: int
 ) -> Iterator[tuple[Unit, list[tuple[int, int]]]]:
     """Units, each with the places of its items: (index of what was asked, seed)."""
-    seeds = [candidate for seed in plan.seed_list for candidate in seeds_of(seed, best_of)]
     if not asked:
         return
+    seeds = [candidate for seed in plan.seed_list for candidate in seeds_of(seed, best_of)]
     if plan.task != "image":  # an object or an edit is a run of its own
         for (index, one), seed in itertools.product(enumerate(asked), seeds):
             settings = plan.settings_of(method, seed=seed, **one.settings)

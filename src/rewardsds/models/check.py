@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rewardsds.catalogue import Recipe
-from rewardsds.errors import RewardsdsError
+from rewardsds.errors import RewardsdsError, some_of
 from rewardsds.foreign import read_checkpoint, recipe_of
 from rewardsds.priors.base import Condition
 from rewardsds.priors.latent import LatentPrior, downsampling
@@ -80,8 +80,7 @@ def _check_weights(path: Path, *networks: nn.Module) -> None:
         if not value.isfinite().all()
     ]
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(f"{path} is damaged: NaN or infinity in {', '.join(wrong[:3])}{more}; get it again")
+        raise ValueError(f"{path} is damaged: NaN or infinity in {some_of(wrong)}; get it again")
 
 
 def _built(recipe: Recipe, state: dict[str, Tensor], path: Path) -> Built:

@@ -273,9 +273,8 @@ class TrainingLoop:
                     if last or received or self.steps_done % self.settings.checkpoint_every == 0:
                         metrics.flush()  # a checkpoint must not be newer than the metrics on the disk
                         self.save()
-                    if (
-                        received
-                    ):  # in the last step too: whoever waits for the run to stop must hear that it did
+                    # In the last step too: whoever waits for the run to stop must hear that it did.
+                    if received:
                         raise Interrupted(
                             f"stopped after step {self.steps_done} of {self.settings.steps}; continue with "
                             f"`rewardsds resume {self.folder.path}`",
