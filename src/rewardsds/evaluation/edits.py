@@ -33,22 +33,25 @@ class ExactEdit:
 
 
 def make_edits(count: int, split: Split, kinds: Sequence[str]) -> list[ExactEdit]:
-    """Every second one recolours a toy, the others replace it; the same on every machine."""
+    """Edits towards the benchmark prompts of the split, from scenes with another toy in one place; always the same.
+
+    Every second one recolours a toy, the others replace it.
+    """
     edits = []
     for index, prompt in enumerate(benchmark_prompts(count, split=split, kinds=kinds)):
-        source = parse(prompt).spec
-        assert source is not None
+        target = parse(prompt).spec
+        assert target is not None
         rng = np.random.default_rng((11, index))
         changed = int(rng.integers(2))
-        group = source.groups[changed]
-        taken = {one.kind for one in source.groups}
+        group = target.groups[changed]
+        taken = {one.kind for one in target.groups}
         if index % 2 == 0:
             other = replace(group, colour=str(rng.choice([c for c in COLOURS if c != group.colour])))
         else:
             other = replace(group, kind=str(rng.choice([kind for kind in kinds if kind not in taken])))
-        groups = list(source.groups)
+        groups = list(target.groups)
         groups[changed] = other
-        target = replace(source, groups=tuple(groups))
+        source = replace(target, groups=tuple(groups))
         worlds = [build(spec, np.random.default_rng((12, index))) for spec in (source, target)]
         seen = look(worlds, (0.0,), 64)
         before, after = torch.from_numpy(seen.colour).permute(0, 3, 1, 2).float() / 255
@@ -59,11 +62,10 @@ def make_edits(count: int, split: Split, kinds: Sequence[str]) -> list[ExactEdit
 
 
 def write_edits(count: int, folder: Path) -> list[tuple[Path, str, str]]:
-    """(picture, source, target) of edits of the test split; pictures are written where they are not there yet."""
+    """(picture, source, target) of edits of the test split; pictures of earlier ones are written over."""
     found = []
     for index, edit in enumerate(make_edits(count, "test", embedded_kinds())):
         path = folder / f"edit_{index:03d}.png"
-        if not path.is_file():
-            save_png(edit.before, path)
+        save_png(edit.before, path)
         found.append((path, describe(edit.source), describe(edit.target)))
     return found
