@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -393,7 +394,7 @@ def test_views_with_prompts_of_their_own_are_guided_and_scored_by_them(tiny_sing
     reward = KnownScores(torch.arange(8.0).reshape(2, 4))
     loss = SDS(guidance_scale=2.0)
     guidance = RewardSDS(prior, reward, candidates=2, weighting=Best(), loss=loss, timesteps=AT_400)
-    prompts = [["a red cube", "the back of a red cube"], ["a ball", "the back of a ball"]]
+    prompts = [["a red car", "a black car"], ["the apple", "the green apple"]]
     z = torch.randn(2, 2, *prior.latent_shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
     given = gradient(guidance, z, prompts, generators=generators(0, 1))  # pyright: ignore[reportArgumentType]
     ((pictures, texts),) = reward.shown
@@ -424,6 +425,10 @@ def listing_reward(images: Tensor, prompts: Sequence[str]) -> Any:
     return [[1.0, 2.0]] * 4
 
 
+def with_prior(prior: Any) -> Callable[[], RewardSDS]:
+    return lambda: RewardSDS(prior, brightness)
+
+
 def guided(**settings: Any) -> Callable[[], RewardSDS]:
     return lambda: RewardSDS(two_colours(), brightness, **settings)
 
@@ -435,14 +440,30 @@ def called(**arguments: Any) -> Callable[[], Tensor]:
 @pytest.mark.parametrize(
     "act, message",
     [
-        (guided(candidates=0), "candidates must be at least 1, got 0"),
+        (with_prior("toybox"), r"prior is 'toybox', a name: .* load_prior\('toybox'\)"),
+        (with_prior(Path("models/sd")), r"load_prior\('models/sd'\)"),
+        (with_prior(torch.nn.Identity()), "prior is an object of Identity: it has no alphas_cumprod"),
+        (with_reward("clip"), r"reward is 'clip', a name: .* load_reward\('clip'\)"),
+        (with_reward(0.5), r"reward is 0.5: give what load_reward returns, a function"),
+        (
+            guided(weighting="best-worst"),
+            r"weighting is 'best-worst': give an object such as BestWorst\(k=1\)",
+        ),
+        (guided(weighting=BestWorst), "weighting is the class BestWorst: give an object"),
+        (guided(loss="vsd"), "loss is 'vsd': give an object such as SDS"),
+        (guided(timesteps=(0.02, 0.98)), r"timesteps is \(0.02, 0.98\): give FixedRange\(0.02, 0.98\)"),
+        (guided(candidates=0), "candidates is 0: expected a whole number, at least 1"),
+        (guided(candidates=2.5), "candidates is 2.5: expected a whole number"),
+        (guided(seed="now"), "seed is 'now': expected a whole number"),
+        (guided(guidance_scale=float("nan")), "guidance_scale is nan: expected a finite number"),
+        (guided(rollout_guidance_scale="7.5"), "rollout_guidance_scale is '7.5': expected a finite number"),
         (
             guided(candidates=3, weighting=BestWorst(k=2)),
             r"BestWorst\(k=2\) needs at least 4 candidates, got 3",
         ),
-        (guided(rollout_steps=0), "rollout_steps must be at least 1, got 0"),
-        (guided(reward_steps=-1), "reward_steps must be 0 or more"),
-        (guided(noise="pink"), "'iid' or 'antithetic', or a function, got 'pink'"),
+        (guided(rollout_steps=0), "rollout_steps is 0: expected a whole number, at least 1"),
+        (guided(reward_steps=-1), "reward_steps is -1: expected a whole number, at least 0"),
+        (guided(noise="pink"), "noise is 'pink': expected 'iid' or 'antithetic', or a function"),
         (lambda: RewardSDS(two_colours()), r"BestWorst\(k=1\) needs a reward, and none was given"),
         (with_reward(nan_reward), "nan_reward returned NaN or infinity for 1 of 8 previews"),
         (with_reward(item_reward), r"item_reward returned shape \(2,\).*\(candidates, items\) = \(4, 2\)"),
@@ -465,12 +486,109 @@ def called(**arguments: Any) -> Callable[[], Tensor]:
             called(images=torch.zeros(4, 3, 2, 2), prompt="dark", cameras=torch.eye(4).expand(4, 4, 4)),
             r"= \(4, 1, 4, 4\).*got \(4, 4, 4, 4\); several views of one item",
         ),
+        (called(images=torch.zeros(3, 2, 2).numpy(), prompt="dark"), "images must be a tensor .* of ndarray"),
+        (
+            called(images=torch.zeros(3, 2, 2).byte(), prompt="dark"),
+            "floating-point numbers, got one of torch.uint8",
+        ),
+        (
+            called(images=torch.zeros(2, 2, 3), prompt="dark"),
+            r"images must have shape .* got \(2, 2, 3\); channels come",
+        ),
+        (called(images=torch.zeros(4, 2, 2), prompt="dark"), r"\(items, 3, H, W\) .* got \(4, 2, 2\)"),
+        (
+            called(images=torch.zeros(0, 3, 2, 2), prompt="dark"),
+            r"images must have shape .* got \(0, 3, 2, 2\)",
+        ),
+        (
+            called(images=torch.zeros(3, 2, 2, device="meta"), prompt="dark"),
+            "images are on meta, the prior is on cpu",
+        ),
+        (
+            called(latents=torch.zeros(3, 4, 4), prompt="dark"),
+            r"shape \(3, 2, 2\), .* got \(3, 4, 4\); .*image_size",
+        ),
+        (
+            called(latents=torch.zeros(4, 2, 2), prompt="dark"),
+            r"latents must have shape \(3, 2, 2\).*got \(4, 2, 2\)",
+        ),
+        (called(latents=latents(1), prompt=7), "prompts are texts, got 7"),
+        (called(latents=latents(2), prompt=["dark", None]), "prompts are texts, got None"),
+        (called(latents=latents(1), prompt=[[b"dark"]]), "prompts are texts, got b'dark'"),
+        (
+            called(latents=latents(1), prompt="dark", step=-1),
+            "step is -1: expected a whole number, at least 0",
+        ),
+        (
+            called(latents=latents(1), prompt="dark", generators=[3]),
+            "one of the generators is 3: expected torch.Generator",
+        ),
+        (
+            called(images=torch.full((3, 2, 2), torch.nan), prompt="dark"),
+            "images hold NaN or infinity in the first step",
+        ),
+        (called(latents=latents(1) * torch.inf, prompt="dark"), "latents hold NaN or infinity"),
+        (
+            called(images=torch.linspace(-1, 1, 12).reshape(3, 2, 2), prompt="dark"),
+            r"values from -1 to 1: expected 0 to 1; give \(images \+ 1\) / 2",
+        ),
+        (
+            called(images=torch.full((3, 2, 2), 255.0), prompt="dark"),
+            "values from 255 to 255: .* images / 255",
+        ),
     ],
 )
 def test_bad_input_is_named(act: Callable[[], object], message: str):
     with pytest.raises(ValueError, match=message) as error:
         act()
     assert "\n" not in str(error.value)
+
+
+def test_rounding_at_the_ends_of_the_range_is_no_mistake():
+    images = torch.tensor([-1e-6, 0.5, 1 + 1e-6]).reshape(3, 1, 1).expand(3, 2, 2).clone().requires_grad_()
+    RewardSDS(two_colours(), brightness)(images, "dark").backward()
+    assert images.grad is not None
+
+
+def test_values_are_looked_at_in_the_first_call_alone():
+    """They have to be waited for on a GPU; shapes are looked at always."""
+    guidance = RewardSDS(two_colours(), brightness)
+    guidance(torch.full((3, 2, 2), 0.5), "dark")
+    guidance(torch.full((3, 2, 2), 7.0), "dark")
+    with pytest.raises(ValueError, match="images must have shape"):
+        guidance(torch.full((4, 2, 2), 0.5), "dark")
+
+
+def test_a_call_that_is_refused_counts_as_no_step():
+    asked: list[int] = []
+
+    def schedule(step: int) -> tuple[float, float]:
+        asked.append(step)
+        return 0.4, 0.4
+
+    guidance = RewardSDS(two_colours(), brightness, timesteps=schedule)
+    for images in (torch.full((3, 2, 2), 7.0), torch.full((3, 2, 2), torch.nan)):
+        with pytest.raises(ValueError, match="images"):
+            guidance(images, "dark")
+    guidance(torch.full((3, 2, 2), 0.5), "dark")
+    assert asked == [0]
+
+
+def test_words_that_the_prior_does_not_know_are_named_once_a_prompt():
+    class Vague(GaussianMixturePrior):
+        def predict(self, noisy: Tensor, timesteps: Tensor, condition: Any, unconditional: bool = True):
+            vague = replace(condition, prompts=["dark"] * len(condition.prompts))
+            return super().predict(noisy, timesteps, vague, unconditional)
+
+    guidance = RewardSDS(Vague(two_colours().mixtures), brightness)
+    with pytest.warns(UserWarning, match="the prior does not know: blue, dragon; ") as said:
+        guidance(latents=latents(2), prompt=["dark blue dragon", "dark"])
+    assert [warning.filename for warning in said] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        guidance(latents=latents(2), prompt=["dark", "dark blue dragon"])
+    with pytest.warns(UserWarning, match="does not know: castle"):
+        guidance(latents=latents(1, views=2), prompt=[["dark", "dark castle"]])
 
 
 def test_no_reward_is_needed_when_no_step_uses_it():

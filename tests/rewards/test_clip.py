@@ -67,6 +67,29 @@ def test_chunks_change_nothing(reward: CLIPReward):
         chunked.in_chunks(0)
 
 
+def test_a_gradient_in_chunks_is_the_same_and_keeps_little(reward: CLIPReward):
+    """Each chunk is run again in the backward pass, in place of all that every one of them computed."""
+    images = pictures(3, 2, 2, 3, 16, 16)
+    gradients: list[torch.Tensor] = []
+    kept: list[int] = []
+    for size in (None, 2):
+        chunked = CLIPReward(reward.model, reward.tokenizer)
+        chunked.in_chunks(size)
+        seen, sizes = images.clone().requires_grad_(), list[int]()
+
+        def keep(saved: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(saved.nbytes)
+            return saved
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+            scores = chunked(seen, PROMPTS)
+        gradients.append(torch.autograd.grad(scores.sum(), seen)[0])
+        kept.append(sum(sizes))
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert gradients[0].abs().max() > 0
+    assert kept[1] < kept[0] / 10
+
+
 def test_each_item_is_scored_against_its_own_prompt(reward: CLIPReward):
     images = pictures(2, 2, 1, 3, 16, 16)
     swapped = reward(images.flip(1), PROMPTS[::-1])

@@ -225,7 +225,12 @@ def test_what_it_started_from_is_not_needed_to_go_on(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("missing.glb", None, "missing.glb"),
+        (
+            "missing.glb",
+            None,
+            "there is no such file or folder: give a mesh, a point cloud or Gaussians (.glb",
+        ),
+        ("penguin", None, "there is no such file or folder: give a mesh"),
         ("text.obj", b"hello", "text.obj"),
         ("shape.fbx", b"hello", "expected a file that ends in"),
         ("broken.ply", b"ply\nformat ascii 1.0\n", "broken.ply"),
@@ -285,6 +290,13 @@ def test_noise_may_be_added_to_the_picture(tmp_path: Path):
         pictures_run(tmp_path / str(scale), init=tmp_path / "plain.png", init_scale=scale)
         spreads.append(np.asarray(Image.open(tmp_path / str(scale) / "image.png")).std())
     assert spreads[1] > 5 * spreads[0]
+
+
+def test_a_picture_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    given = ["image", "a red cube", "--init", str(tmp_path / "a.png"), "--out", str(tmp_path / "run")]
+    assert main([*given, "--weighting", "none", "--device", "cpu"]) in (1, 2)
+    assert "a.png: there is no such file; give a PNG, JPEG or WebP file" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_picture_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

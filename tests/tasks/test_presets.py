@@ -10,6 +10,9 @@ import pytest
 import yaml
 
 from rewardsds.cli import main
+from rewardsds.evaluation.plan import make_plan
+from rewardsds.runs.loop import RunResult
+from rewardsds.runs.settings import to_yaml
 from rewardsds.tasks.presets import PRESETS, PresetName, preset
 from rewardsds.tasks.settings import DistillationSettings, EditSettings, TextTo3DSettings, TextToImageSettings
 
@@ -45,20 +48,66 @@ def test_every_preset_is_made_of_settings(name: PresetName, task: type[Distillat
 def test_effort_is_that_of_figure_9(
     name: PresetName, candidates: int, share: float, rollout_steps: int
 ) -> None:
-    settings = TextToImageSettings(prompt="a red cube", **preset(name, TextToImageSettings))
-    assert settings.reward_steps is not None
-    assert (settings.candidates, settings.rollout_steps) == (candidates, rollout_steps)
-    assert settings.reward_steps / settings.steps == pytest.approx(share)
+    for steps in (20, 160):
+        settings = TextToImageSettings(
+            prompt="a red cube", steps=steps, **preset(name, TextToImageSettings)
+        ).resolved()
+        assert (settings.candidates, settings.rollout_steps) == (candidates, rollout_steps)
+        assert settings.reward_steps == share * steps
+
+
+@pytest.mark.parametrize(
+    "arguments, steps, count",
+    [
+        ([], 160, 80),
+        (["--steps", "50"], 50, 25),
+        (["--steps", "50", "--reward-steps", "40"], 50, 40),
+        (["--steps", "50", "--reward-steps", "10%"], 50, 5),
+        (["--steps", "50", "--reward-steps", "None"], 50, None),
+    ],
+)
+def test_k_follows_the_steps_that_a_run_has(
+    arguments: list[str],
+    steps: int,
+    count: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What settings.yaml says is the number, whatever the settings said."""
+    written: list[str] = []
+
+    def no_run(settings: DistillationSettings, **others: Any) -> Any:
+        written.append(to_yaml(settings.resolved()))
+        return RunResult(tmp_path)
+
+    monkeypatch.setattr("rewardsds.tasks.run.run", no_run)
+    own = tmp_path / "own.yaml"
+    own.write_text("candidates: 6\n")
+    given = ["image", "a red cube", "--preset", "medium", "--config", str(own), *arguments]
+    assert main(given) == 0
+    values = yaml.safe_load(written[0])
+    assert (values["steps"], values["reward_steps"], values["candidates"]) == (steps, count, 6)
+
+
+def test_plans_count_k_too() -> None:
+    """A share and the number that it comes to are the same run."""
+    by_preset = {"preset": "medium"}
+    by_hand = {"candidates": 5, "rollout_steps": 8, "weighting_k": 2, "reward_steps": 20}
+    methods = {"preset": by_preset, "hand": by_hand, "more": {**by_preset, "reward_steps": "75%"}}
+    plan = make_plan({"prompts": ["a red cube"], "settings": {"steps": 40}, "methods": methods})
+    made = {name: plan.settings_of(method, prompt="a red cube") for name, method in plan.methods.items()}
+    assert made["preset"] == made["hand"]
+    assert made["more"].reward_steps == 30
 
 
 def test_the_papers_values() -> None:
-    image = TextToImageSettings(prompt="a red cube", **preset("paper", TextToImageSettings))
+    image = TextToImageSettings(prompt="a red cube", **preset("paper", TextToImageSettings)).resolved()
     assert (image.candidates, image.reward_steps, image.rollout_steps, image.steps) == (10, 1000, 15, 1000)
     assert (image.weighting, image.weighting_k, image.learning_rate) == ("best-worst", 2, 0.01)
     assert (image.guidance_scale, image.t_range_start, image.t_range_end) == (100, (0.02, 0.98), (0.02, 0.98))
-    edit = EditSettings(**GIVEN[EditSettings], **preset("paper", EditSettings))
+    edit = EditSettings(**GIVEN[EditSettings], **preset("paper", EditSettings)).resolved()
     assert (edit.candidates, edit.reward_steps, edit.rollout_steps, edit.steps) == (5, 200, 1, 200)
-    object_ = TextTo3DSettings(prompt="a red cube", **preset("paper", TextTo3DSettings))
+    object_ = TextTo3DSettings(prompt="a red cube", **preset("paper", TextTo3DSettings)).resolved()
     assert (object_.candidates, object_.weighting_k, object_.loss) == (7, 2, "recon")
     assert (object_.steps, object_.reward_steps, object_.t_anneal_steps) == (10_000, 7_000, 8_000)
     assert (object_.guidance_scale, object_.guidance_rescale) == (50, 0.5)
@@ -125,7 +174,7 @@ def test_dreamgaussians_schedule() -> None:
     assert gaussians.means_final_learning_rate / gaussians.means_learning_rate == pytest.approx(0.02)
     # the public configuration: the degree-0 harmonic (0.282) learns at 0.01; a logit at 0 moves a colour by a quarter
     assert gaussians.colours_learning_rate / 4 == pytest.approx(0.01 * 0.28209, rel=0.01)
-    assert settings.steps == 500
+    assert (settings.steps, settings.resolved_reward_steps) == (500, 350)
     assert settings.t_range_start == (0.98, 0.98)
 
 

@@ -40,6 +40,12 @@ from rewardsds.tasks.settings import (
         ({"rollout_steps": 0}, "rollout_steps is 0"),
         ({"reward_steps": -1}, "reward_steps is -1"),
         ({"steps": 10, "reward_steps": 11}, "the run has only 10 steps"),
+        (
+            {"reward_steps": "half"},
+            "reward_steps is 'half': expected a number of steps, 0 or more, or a share",
+        ),
+        ({"reward_steps": "101%"}, "reward_steps is '101%': expected"),
+        ({"reward_steps": "-1%"}, "reward_steps is '-1%': expected"),
         ({"temperature": 0}, "temperature is 0"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ({"t_range_start": (0.7, 0.3)}, "0 <= low <= high <= 1"),
@@ -74,6 +80,19 @@ def test_settings_at_the_bounds_are_accepted() -> None:
     assert TextToImageSettings(prompt="x", reward_steps=0).uses_reward is False
 
 
+@pytest.mark.parametrize(
+    "given, steps, count",
+    [("0%", 10, 0), ("50%", 10, 5), ("100%", 7, 7), ("12.5%", 160, 20), (3, 10, 3), (None, 10, None)],
+)
+def test_reward_steps_may_be_a_share_of_the_steps(
+    given: int | str | None, steps: int, count: int | None
+) -> None:
+    settings = TextToImageSettings(prompt="x", steps=steps, reward_steps=given)
+    assert settings.resolved_reward_steps == count
+    assert settings.resolved().reward_steps == count
+    assert settings.uses_reward == (count != 0)
+
+
 def test_rewardsds_is_on_by_default() -> None:
     settings = TextTo3DSettings(prompt="a red cube")
     assert (settings.candidates, settings.rollout_steps, settings.weighting, settings.reward) == (
@@ -89,7 +108,7 @@ def test_rewardsds_is_on_by_default() -> None:
     candidates=st.integers(2, 64),
     guidance_scale=st.floats(0, 1000),
     ends=st.tuples(st.floats(0, 0.5), st.floats(0.5, 1)),
-    reward_steps=st.none() | st.integers(0, 100),
+    reward_steps=st.none() | st.integers(0, 100) | st.floats(0, 100).map("{:f}%".format),
     views=st.integers(1, 8),
 )
 def test_yaml_round_trip(
@@ -97,7 +116,7 @@ def test_yaml_round_trip(
     candidates: int,
     guidance_scale: float,
     ends: tuple[float, float],
-    reward_steps: int | None,
+    reward_steps: int | str | None,
     views: int,
 ) -> None:
     settings = TextTo3DSettings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewardsds.distillation import inputs
 from rewardsds.distillation.candidates import NoiseKind, NoiseSource
 from rewardsds.distillation.losses.base import Loss
 from rewardsds.distillation.losses.sds import SDS
@@ -17,7 +19,7 @@ from rewardsds.distillation.step import StepRecord, StepSettings, distil
 from rewardsds.distillation.weighting import BestWorst, Uniform, Weighting
 from rewardsds.memory import move
 from rewardsds.priors.base import Prior
-from rewardsds.prompts import Texts, per_view
+from rewardsds.prompts import Texts
 from rewardsds.rewards.base import Reward
 
 DEFAULT_WEIGHTING = BestWorst(k=1)
@@ -46,7 +48,8 @@ class RewardSDS:
     seed: of the generators that are made when a call is not given its own; item b has seed + b.
     rest_reward: move the reward model to the CPU while it is not asked, after K steps.
 
-    Raises ValueError for settings that cannot work together.
+    What is wrong with an argument, and settings that cannot work together, raise ValueError, in one line; of pictures
+    the values are looked at in the first call alone. Words that the prior does not know are warned of, once a prompt.
     """
 
     record: StepRecord
@@ -70,19 +73,15 @@ class RewardSDS:
         seed: int = 0,
         rest_reward: bool = False,
     ) -> None:
-        if candidates < 1:
-            raise ValueError(f"candidates must be at least 1, got {candidates}")
+        inputs.expect_parts(prior, reward, weighting, loss, timesteps, noise)
+        inputs.expect_counts(1, candidates=candidates, rollout_steps=rollout_steps)
+        inputs.expect_counts(0, reward_steps=0 if reward_steps is None else reward_steps, seed=seed)
+        inputs.expect_numbers(guidance_scale=guidance_scale, rollout_guidance_scale=rollout_guidance_scale)
         if candidates < weighting.minimum_candidates:
             raise ValueError(
                 f"the weighting {weighting} needs at least {weighting.minimum_candidates} candidates, "
                 f"got {candidates}: raise candidates or lower k"
             )
-        if rollout_steps < 1:
-            raise ValueError(f"rollout_steps must be at least 1, got {rollout_steps}")
-        if reward_steps is not None and reward_steps < 0:
-            raise ValueError(f"reward_steps must be 0 or more (or None for all steps), got {reward_steps}")
-        if not callable(noise) and noise not in ("iid", "antithetic"):
-            raise ValueError(f"noise must be 'iid' or 'antithetic', or a function, got {noise!r}")
         if weighting.uses_rewards and reward is None and reward_steps != 0:
             raise ValueError(
                 f"the weighting {weighting} needs a reward, and none was given: pass one (load_reward), "
@@ -106,6 +105,8 @@ class RewardSDS:
         self._reward_rests = False
         self._next_step = 0
         self._generators: list[torch.Generator] = []
+        self._values_checked = False
+        self._texts_seen: set[str] = set()
 
     def uses_reward(self, step: int) -> bool:
         """Whether the step is reward-weighted; if not, it is plain SDS with one candidate."""
@@ -137,18 +138,25 @@ class RewardSDS:
         """
         if (images is None) == (latents is None):
             raise ValueError("give either images or latents, and not both")
-        images, latents = _with_views(images, "images"), _with_views(latents, "latents")
+        device = self.prior.alphas_cumprod.device
+        images = None if images is None else inputs.images_of(images, device)
+        latents = None if latents is None else inputs.latents_of(latents, self.prior, device)
         given = images if images is not None else latents
         assert given is not None
         batch, views = given.shape[:2]
-        prompts = _prompts(prompt, batch, views)
-        camera_to_world = _camera_to_world(cameras, batch, views)
+        prompts = inputs.prompts_of(prompt, batch, views)
+        camera_to_world = inputs.cameras_of(cameras, batch, views)
         step = self._next_step if step is None else step
-        self._next_step = step + 1
+        inputs.expect_counts(0, step=step)
         if generators is None:
             generators = self._own_generators(batch)
-        elif len(generators) != batch:
-            raise ValueError(f"{batch} items need {batch} generators, got {len(generators)}")
+        else:
+            inputs.expect_generators(generators, batch)
+        if not self._values_checked:
+            inputs.check_values(images, latents)
+            self._values_checked = True
+        self._name_unknown_words(prompts)
+        self._next_step = step + 1
 
         rewarded = self.uses_reward(step)
         if self._rest_reward and self._reward_rests == rewarded:
@@ -179,53 +187,20 @@ class RewardSDS:
         """Takes back what `state_dict` gave."""
         self.settings.loss.load_state_dict(state)
 
+    def _name_unknown_words(self, prompts: Texts) -> None:
+        """Warns of what the prior does not know of a text, where it is asked for the first time."""
+        for text in inputs.single_texts(prompts):
+            if text not in self._texts_seen:
+                self._texts_seen.add(text)
+                unknown = self.prior.unknown_words(text)
+                if unknown:
+                    warnings.warn(
+                        f"the prior does not know: {', '.join(unknown)}; say it in other words, or for open "
+                        "vocabulary load another prior",
+                        stacklevel=3,
+                    )
+
     def _own_generators(self, batch: int) -> list[torch.Generator]:
         for item in range(len(self._generators), batch):
             self._generators.append(torch.Generator().manual_seed(self.seed + item))
         return self._generators[:batch]
-
-
-def _with_views(values: Tensor | None, name: str) -> Tensor | None:
-    """(C, H, W), (B, C, H, W) or (B, V, C, H, W) → (B, V, C, H, W)."""
-    if values is None:
-        return None
-    if values.ndim == 3:
-        return values[None, None]
-    if values.ndim == 4:
-        return values[:, None]
-    if values.ndim == 5:
-        return values
-    raise ValueError(
-        f"{name} must have shape (C, H, W), (items, C, H, W) or (items, views, C, H, W), "
-        f"got {tuple(values.shape)}"
-    )
-
-
-def _prompts(prompt: str | Texts | None, batch: int, views: int) -> Texts:
-    if prompt is None:
-        raise ValueError("a prompt is needed: one text, or one for each item")
-    prompts: list[Any] = [prompt] * batch if isinstance(prompt, str) else list(prompt)
-    if len(prompts) != batch:
-        raise ValueError(f"{batch} items need {batch} prompts (or one text for all), got {len(prompts)}")
-    if per_view(prompts):
-        counts = [1 if isinstance(one, str) else len(one) for one in prompts]
-        if any(isinstance(one, str) for one in prompts) or any(count != views for count in counts):
-            raise ValueError(f"prompts for views need {views} texts for every item, got {counts}")
-    return prompts
-
-
-def _camera_to_world(cameras: Any, batch: int, views: int) -> Tensor | None:
-    """Any accepted form of cameras → (B, V, 4, 4), or None."""
-    if cameras is None:
-        return None
-    poses = getattr(cameras, "camera_to_world", cameras)
-    if isinstance(poses, Tensor) and poses.ndim == 3:
-        poses = poses[None].expand(batch, *poses.shape)
-    if not isinstance(poses, Tensor) or tuple(poses.shape) != (batch, views, 4, 4):
-        shape = tuple(poses.shape) if isinstance(poses, Tensor) else type(poses).__name__
-        raise ValueError(
-            "cameras must be camera-to-world matrices of shape (items, views, 4, 4) "
-            f"= ({batch}, {views}, 4, 4) or (views, 4, 4), "
-            f"got {shape}; several views of one item have shape (items, views, 3, H, W)"
-        )
-    return poses

@@ -34,8 +34,8 @@ class ModelReward(ABC):
         self.in_chunks(None)
 
     def in_chunks(self, size: int | Literal["auto"] | None) -> None:
-        """At most so many pictures in a call of the model; see `Chunks`."""
-        self.chunks = Chunks(size)
+        """At most so many pictures in a call of the model, also while it is asked for a gradient; see `Chunks`."""
+        self.chunks = Chunks(size, recompute=True)
 
     @abstractmethod
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

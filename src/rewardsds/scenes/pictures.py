@@ -49,7 +49,7 @@ def _decode(path: Path, size: int | None = None) -> tuple[Image.Image, list[str]
                 file.draft("RGB", (2 * size, 2 * size))  # JPEGs are decoded at a fraction of their size
             return _as_rgb(ImageOps.exif_transpose(file)), notes
     except FileNotFoundError:
-        raise ValueError(f"no picture {path}") from None
+        raise ValueError(f"no picture {path}: there is no such file; give a PNG, JPEG or WebP file") from None
     except IsADirectoryError:
         raise ValueError(f"{path} is a folder: give a PNG, JPEG or WebP file") from None
     except UnidentifiedImageError:

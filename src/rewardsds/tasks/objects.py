@@ -20,7 +20,7 @@ from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.group import SceneGroup
 from rewardsds.scenes.mesh.make import make_mesh
 from rewardsds.scenes.mesh.scene import MeshScene
-from rewardsds.scenes.mesh.shapes import Part, Shape, read_shape
+from rewardsds.scenes.mesh.shapes import ENDINGS, Part, Shape, read_shape
 from rewardsds.scenes.nerf.scene import NeRFScene
 from rewardsds.scenes.object3d import Object3D
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
@@ -68,6 +68,11 @@ def begin_from(
         for index, (seed, one) in enumerate(zip(settings.seeds, objects, strict=True)):
             _begin_from_object(one, others[index % len(others)], settings, seed)
         return
+    if not init.exists():
+        raise SettingsError(
+            f"init is {init}, and there is no such file or folder: give a mesh, a point cloud or Gaussians "
+            f"({', '.join(ENDINGS)}), or the folder of a 3D run"
+        )
     shape = read_shape(init)
     for seed, one in zip(settings.seeds, objects, strict=True):
         _begin_from_shape(one, shape, settings, generator(seed, "start"))

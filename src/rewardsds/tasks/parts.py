@@ -173,7 +173,7 @@ def make_guidance(
         loss=loss,
         rollout_steps=settings.rollout_steps,
         rollout_guidance_scale=settings.resolved_rollout_guidance_scale,
-        reward_steps=settings.reward_steps,
+        reward_steps=settings.resolved_reward_steps,
         timesteps=AnnealedRange(
             t_min=(settings.t_range_start[0], settings.t_range_end[0]),
             t_max=(settings.t_range_start[1], settings.t_range_end[1]),

@@ -9,21 +9,21 @@ from rewardsds.tasks.settings import DistillationSettings, EditSettings, TextTo3
 PresetName = Literal["small", "medium", "large", "paper", "dreamgaussian", "texture"]
 PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 
-EFFORT: dict[str, tuple[int, float, int]] = {
-    "small": (2, 0.1, 1),
-    "medium": (5, 0.5, 8),
-    "large": (10, 1.0, 15),
+EFFORT: dict[str, tuple[int, str, int]] = {
+    "small": (2, "10%", 1),
+    "medium": (5, "50%", 8),
+    "large": (10, "100%", 15),
 }
-"""N, K as a share of the steps, and S, of the paper's Figure 9."""
+"""N, K and S of the paper's Figure 9."""
 
 
 def preset(name: PresetName, task: type[DistillationSettings]) -> dict[str, Any]:
     """The settings that a preset gives a task; all others keep their defaults.
 
-    small, medium, large: N, K and S, with K as a share of the task's usual number of steps. paper: what the paper
-    used, which is meant for Stable Diffusion (image, edit) and MVDream (3d). dreamgaussian: the first stage of
-    DreamGaussian with MVDream, rewarded as in the paper. texture: its second stage, which wants `init`. Both raise
-    ValueError for other tasks than 3d.
+    K is a share of the steps, however many a run has. small, medium, large: N, K and S. paper: what the paper used,
+    which is meant for Stable Diffusion (image, edit) and MVDream (3d). dreamgaussian: the first stage of DreamGaussian
+    with MVDream, rewarded as in the paper. texture: its second stage, which wants `init`. Both raise ValueError for
+    other tasks than 3d.
     """
     if name in ("dreamgaussian", "texture"):
         if task is not TextTo3DSettings:
@@ -31,11 +31,10 @@ def preset(name: PresetName, task: type[DistillationSettings]) -> dict[str, Any]
         return dict(DREAMGAUSSIAN if name == "dreamgaussian" else TEXTURE)
     if name == "paper":
         return dict(PAPER[task])
-    candidates, share, rollout_steps = EFFORT[name]
-    steps = task.model_fields["steps"].default
+    candidates, reward_steps, rollout_steps = EFFORT[name]
     return {
         "candidates": candidates,
-        "reward_steps": round(share * steps),
+        "reward_steps": reward_steps,
         "rollout_steps": rollout_steps,
         "weighting_k": 2 if candidates >= 4 else 1,
     }
@@ -47,7 +46,7 @@ PAPER: dict[type[DistillationSettings], dict[str, Any]] = {
     TextToImageSettings: {
         "steps": 1000,
         "candidates": 10,
-        "reward_steps": 1000,
+        "reward_steps": "100%",
         "rollout_steps": 15,
         "weighting_k": 2,
         "guidance_scale": 100.0,
@@ -58,7 +57,7 @@ PAPER: dict[type[DistillationSettings], dict[str, Any]] = {
     EditSettings: {
         "steps": 200,
         "candidates": 5,
-        "reward_steps": 200,
+        "reward_steps": "100%",
         "rollout_steps": 1,
         "weighting_k": 2,
         "rollout_guidance_scale": 7.5,
@@ -67,7 +66,7 @@ PAPER: dict[type[DistillationSettings], dict[str, Any]] = {
     TextTo3DSettings: {
         "steps": 10_000,
         "candidates": 7,
-        "reward_steps": 7_000,
+        "reward_steps": "70%",
         "reward": "image-reward",
         "weighting_k": 2,
         "loss": "recon",
@@ -129,7 +128,7 @@ PAPER: dict[type[DistillationSettings], dict[str, Any]] = {
 DREAMGAUSSIAN: dict[str, Any] = {
     "steps": 500,
     "candidates": 7,
-    "reward_steps": 350,
+    "reward_steps": "70%",
     "reward": "image-reward",
     "weighting_k": 2,
     "guidance_scale": 100.0,

@@ -251,10 +251,10 @@ class DistillationSettings(RunSettings):
     candidates: int = Field(
         default=4, ge=1, le=1024, description="N: noises tried at a step. With weighting none it is always 1."
     )
-    reward_steps: int | None = Field(
+    reward_steps: int | str | None = Field(
         default=None,
-        ge=0,
-        description="K: the first K steps use the reward, later ones are plain SDS. None: all steps.",
+        description="K: the first K steps use the reward, later ones are plain SDS; a number, or a share of the steps "
+        "such as 50%. null: all steps.",
     )
     rollout_steps: int = Field(
         default=1,
@@ -347,6 +347,17 @@ class DistillationSettings(RunSettings):
             raise ValueError("expected two fractions, 0 <= low <= high <= 1")
         return ends
 
+    @field_validator("reward_steps")
+    @classmethod
+    def _check_reward_steps(cls, given: int | str | None) -> int | str | None:
+        if isinstance(given, str):
+            fits = re.fullmatch(r"\d+(\.\d+)?%", given) is not None and float(given[:-1]) <= 100
+        else:
+            fits = given is None or given >= 0
+        if not fits:
+            raise ValueError("expected a number of steps, 0 or more, or a share of them, 0% to 100%")
+        return given
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         needed = {
@@ -360,9 +371,10 @@ class DistillationSettings(RunSettings):
                 f"candidates is {self.candidates}, but weighting {self.weighting} with weighting_k "
                 f"{self.weighting_k} needs at least {needed}: raise candidates or lower weighting_k"
             )
-        if self.reward_steps is not None and self.reward_steps > self.steps:
+        count = self.resolved_reward_steps
+        if count is not None and count > self.steps:
             raise ValueError(
-                f"reward_steps is {self.reward_steps}, but the run has only {self.steps} steps: "
+                f"reward_steps is {count}, but the run has only {self.steps} steps: "
                 "give at most that many, or leave it out for all"
             )
         return self
@@ -370,12 +382,19 @@ class DistillationSettings(RunSettings):
     @property
     def uses_reward(self) -> bool:
         """Whether any step weighs candidates by their rewards."""
-        return self.weighting != "none" and self.reward_steps != 0
+        return self.weighting != "none" and self.resolved_reward_steps != 0
 
     @property
     def needs_reward(self) -> bool:
         """Whether the reward model is needed at all."""
         return self.uses_reward or self.reward_gradient > 0
+
+    @property
+    def resolved_reward_steps(self) -> int | None:
+        """K as a number of steps; None: all."""
+        if isinstance(self.reward_steps, str):
+            return round(float(self.reward_steps.rstrip("%")) / 100 * self.steps)
+        return self.reward_steps
 
     @property
     def resolved_guidance_scale(self) -> float:
@@ -392,12 +411,13 @@ class DistillationSettings(RunSettings):
         return ROLLOUT_GUIDANCE_SCALES[0 if self.prior == "toybox" else 1]
 
     def resolved(self) -> Self:
-        """With the guidance scales filled in, beside what every run fills in."""
-        scales = {
+        """With K counted and the guidance scales filled in, beside what every run fills in."""
+        own = {
+            "reward_steps": self.resolved_reward_steps,
             "guidance_scale": self.resolved_guidance_scale,
             "rollout_guidance_scale": self.resolved_rollout_guidance_scale,
         }
-        return super().resolved().model_copy(update=scales)
+        return super().resolved().model_copy(update=own)
 
     @property
     def loss_name(self) -> LossName | Literal["dds"]:
