@@ -10,18 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from rewardsds import __version__
 from rewardsds.cli import main
+from rewardsds.scenes.export import write_video
 from rewardsds.tasks import text_to_image
 
 ROOT = Path(__file__).parents[1]
 
 
-def run_command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "80"}
+def run_command(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "80", **variables}
     return subprocess.run(
         [sys.executable, "-m", "rewardsds", *arguments],
         cwd=folder, env=environment, capture_output=True, text=True,
@@ -60,6 +62,36 @@ def one_line(text: str) -> str:
         (["toybox"], "no toybox command"),
         (["toybox", "sell"], "unknown toybox command 'sell'"),
         (["toybox", "train", "--preset", "abacus"], "abacus"),
+        (
+            ["image", "a red cube", "--candidates", "many"],
+            "--candidates is 'many': expected a whole number; see",
+        ),
+        (["image", "a red cube", "--threads", "many"], "--threads is 'many': expected None or INT; see"),
+        (["image", "a red cube", "--seed"], "--seed needs a value; see"),
+        (["3d", "a red cube", "--t-range-start", "1"], "--t-range-start needs 2 values; see"),
+        (["3d"], "missing: PROMPT: What to make, in words; see `rewardsds 3d --help`"),
+        (["edit", "a.png"], "missing: --source STR: What the picture shows, in words; --target STR: What"),
+        (["settings", "imag"], "TASK is 'imag': expected 'image', '3d', 'edit'; see"),
+        (["image", "a red cube", "--stepz", "3"], "unknown option --stepz (did you mean --steps?); see"),
+        (["image", "--stepz=3", "a red cube"], "unknown option --stepz (did you mean --steps?); see"),
+        (["image", "a red cube", "-steps", "3"], "unknown option -steps (did you mean --steps?); see"),
+        (["image", "a", "cube", "--stepz", "3"], "unknown option --stepz (did you mean --steps?); see"),
+        (["image", "--prompt", "a red cube"], "unknown option --prompt (did you mean PROMPT?); see"),
+        (["image", "a red cube", "--xyzzy"], "unknown option --xyzzy; see `rewardsds image --help`"),
+        (
+            ["image", "a", "--sted", "3", "--ceed", "3"],
+            "options --sted (did you mean --seed?), --ceed (did you",
+        ),
+        (["3d", "--cammera.view", "3", "a red cube"], "--cammera.view (did you mean --camera.views?)"),
+        (["3d", "a red cube", "--max_gausians", "3"], "(did you mean --gaussians.max-gaussians?)"),
+        (["3d", "a", "--background.augmentation"], "(did you mean --background.no-augmentation?)"),
+        (["export", "run", "--too", "glb"], "unknown option --too (did you mean --to?)"),
+        (["score", "--metriks", "clip"], "unknown option --metriks (did you mean --metrics?)"),
+        (["resume", "a", "b"], "unexpected b; see `rewardsds resume --help`"),
+        (
+            ["image", "a red cube", "--steps", "3", "4"],
+            "unexpected 4: a text of several words goes in quotes; see",
+        ),
     ],
 )
 def test_wrong_usage(
@@ -72,6 +104,150 @@ def test_wrong_usage(
     assert told in one_line(captured.err)
     assert captured.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "typed, meant",
+    [
+        ("image a penguin with a red hat --steps 3", 'image "a penguin with a red hat" --steps 3'),
+        ("3d --steps 3 a cat on a cat", '3d --steps 3 "a cat on a cat"'),
+        ("image red red --reward red", 'image "red red" --reward red'),
+        ("image a £5 hat", 'image "a £5 hat"'),
+        ("image a $5 hat", "image 'a $5 hat'"),
+        ("toybox show a red cube", 'toybox show "a red cube"'),
+        (
+            "edit my photo.png --source a dog --target a cat",
+            'edit "my photo.png" --source "a dog" --target "a cat"',
+        ),
+    ],
+)
+def test_texts_without_quotes(typed: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(typed.split()) == 2
+    told = one_line(capsys.readouterr().err)
+    assert told.endswith(f": a text of several words goes in quotes, as in `rewardsds {meant}`")
+
+
+@pytest.mark.parametrize(
+    "command", ["image", "3d", "edit", "export", "score", "compare", "toybox train", "models convert"]
+)
+def test_no_option_of_the_help_is_unknown(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    options = re.findall(r"^\W{1,4}(--[\w.-]+)", capsys.readouterr().out, re.MULTILINE)
+    assert main([*command.split(), *options, "--xyzzy"]) == 2
+    assert "unknown option --xyzzy;" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "cp1252"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--stepz", "3"], ["--threads", "many"], ["--weighting", "worst"], ["--seed"], ["with", "a", "hat"]],
+)
+def test_messages_are_the_same_in_every_encoding(
+    arguments: list[str], encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["image", "a penguin", *arguments])
+    ended = run_command(
+        "image", "a penguin", *arguments, folder=tmp_path, PYTHONIOENCODING=encoding, COLUMNS="40"
+    )
+    assert one_line(ended.stderr) == one_line(capsys.readouterr().err)
+    assert ended.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "command, content, told",
+    [
+        ("image x", "stepz: 3", "mine.yaml: unknown setting stepz (did you mean steps?)"),
+        ("settings image", "stepz: 3", "mine.yaml: unknown setting stepz (did you mean steps?)"),
+        ("image x", "learning-rate: 3", "unknown setting learning-rate (did you mean learning_rate?)"),
+        ("image x", "xyzzy: 3", "mine.yaml: unknown setting xyzzy"),
+        ("3d x", "camera: {view: 3}", "mine.yaml: unknown setting camera.view (did you mean camera.views?)"),
+        ("3d x", "view_kind: 3\nmax_gaussians: 9", "max_gaussians (did you mean gaussians.max_gaussians?)"),
+        ("3d x", "camera: 3", "mine.yaml: camera is 3: expected names with values"),
+        ("image x", "vsd: {rang: 3}", "mine.yaml: vsd: unknown setting rang (did you mean rank?)"),
+        ("image x", "steps: many", "mine.yaml: steps is 'many': expected a whole number"),
+        ("image x", "steps: 0", "mine.yaml: steps is 0: expected at least 1"),
+        ("image x", "steps:", "mine.yaml: steps is None: expected a whole number"),
+        ("image x", "device: tpu", "mine.yaml: device is 'tpu': expected auto, cpu, cuda or cuda:N"),
+        ("image x", "weighting: wurst", "mine.yaml: weighting is 'wurst': expected 'none', 'random', "),
+        ("image x", "t_range_start: [1]", "t_range_start.1 is missing"),
+        ("image x", "candidates: 1", "mine.yaml: "),
+    ],
+)
+def test_files_of_settings_that_cannot_be_used(
+    command: str, content: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(content)
+    assert main([*command.split(), "--config", "mine.yaml"]) == 2
+    assert told in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        ("methodz: {A: {}}", "unknown setting methodz (did you mean methods?)"),
+        ("methods: {A: {stepz: 3}}", "method A: unknown setting stepz (did you mean steps?)"),
+        (
+            "methods: {A: {best_of: 0}}",
+            "methods.A: best_of is 0: expected 1 to 1000, or the name of a method",
+        ),
+    ],
+)
+def test_plans_that_cannot_be_used(
+    content: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(f"prompts: [a red cube]\n{content}\n")
+    assert main(["compare", str(plan), "--out", str(tmp_path / "out")]) == 2
+    assert told in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "command, ending",
+    [("export . --to glb", "glb"), ("score picture.png --metrics clip", "md"), ("toybox show cube", "png")],
+)
+def test_files_that_cannot_be_written(
+    command: str, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The path that was given is named, and nothing else is made."""
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    Path("picture.png").write_text("")
+    Path("locked").mkdir(mode=0o500)
+    for out, reason in ((f"file/x.{ending}", "not a directory"), (f"locked/x.{ending}", "permission denied")):
+        if os.geteuid() == 0 and out.startswith("locked"):
+            continue
+        assert main([*command.split(), "--out", out]) == 1
+        assert (
+            one_line(capsys.readouterr().err)
+            == f"rewardsds: error: {reason}: {out}; give another place with --out"
+        )
+    assert {path.name for path in tmp_path.rglob("*")} == {"file", "picture.png", "locked"}
+
+
+def test_a_file_that_cannot_be_written_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The temporary file in its place is not named."""
+    sheet = tmp_path / "sheet.png"
+    arguments = ["toybox", "show", "a red cube", "--scenes", "1", "--size", "16", "--out", str(sheet)]
+    sheet.mkdir()
+    assert main(arguments) == 1
+    told = f"{sheet}; give another place with --out"
+    assert f"there is a folder of that name: {told}" in one_line(capsys.readouterr().err)
+    monkeypatch.setattr("rewardsds.cli._check_writable", lambda path: None)  # as if it had come meanwhile
+    assert main(arguments) == 1
+    assert f"is a directory: {told}" in one_line(capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == [sheet]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder in which even root makes no files")
+def test_a_file_of_which_a_library_says_no_name(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught:
+        write_video([torch.zeros(3, 16, 16)], "/proc/turntable.mp4")
+    assert caught.value.filename == "/proc/turntable.mp4"
 
 
 def test_folders_that_cannot_be_used(

@@ -14,6 +14,7 @@ EVERYONE = {"errors", "prompts"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "prompts": set(),
+    "arguments": set(),
     "hardware": set(),
     "memory": set(),
     "foreign": {"catalogue"},
@@ -58,6 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "studio": {"tasks", "runs", "toybox", "scenes", "priors", "rewards", "distillation"},
     "cli": {
+        "arguments",
         "catalogue",
         "tasks",
         "runs",

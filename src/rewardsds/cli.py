@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import errno
 import os
 import sys
 import tempfile
@@ -11,13 +11,21 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from pydantic import ValidationError
 
+from rewardsds.arguments import Flat, parse
 from rewardsds.catalogue import Recipe
-from rewardsds.errors import RewardsdsError, SettingsError, describe_os_error, describe_validation
+from rewardsds.errors import (
+    RewardsdsError,
+    SettingsError,
+    WriteError,
+    describe_os_error,
+    describe_validation,
+    settings_of_file,
+)
 from rewardsds.evaluation.prompt_sets import read_prompts
 from rewardsds.evaluation.settings import DEFAULT_METRICS, VIEWS, ViewKind
 from rewardsds.runs.settings import over, read_yaml
@@ -67,8 +75,6 @@ examples:
   rewardsds edit photo.png --source "a red apple" --target "a green apple"
 """
 
-Command = TypeVar("Command")
-Flat = tyro.conf.arg(name="")  # without a prefix before the names of a group's fields
 Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
 
 
@@ -213,7 +219,7 @@ class Compare:
     plan: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PLAN")]
     """YAML file; docs/evaluation.md says what it holds."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """None: runs/compare-<name of the plan>."""
+    """None: runs/compare-<name of the plan>, and where --size is given -<size> behind it."""
     size: str | None = None
     """One of the plan's sizes. None: its first."""
     workers: int | None = None
@@ -382,7 +388,7 @@ def _dispatch(argv: list[str]) -> int:
     if command == "models":
         return _models(rest)
     if command == "doctor":
-        made = _parse(Doctor, rest, "rewardsds doctor")
+        made = parse(Doctor, rest, "rewardsds doctor")
         from rewardsds.models.doctor import doctor
 
         print(*doctor(made.candidates), sep="\n")
@@ -403,7 +409,7 @@ def _make(
     values = _given_values(task, argv)
     if values:
         default = kind(settings=_with_gaps(task, values))  # pyright: ignore[reportArgumentType]
-    made = _parse(kind, argv, f"rewardsds {task.task}", default)
+    made = parse(kind, argv, f"rewardsds {task.task}", default)
     from rewardsds.tasks.run import run
 
     return _show(run(made.settings, force=made.make.force))
@@ -422,14 +428,16 @@ def _given_values(task: type[DistillationSettings], argv: Sequence[str]) -> dict
     if prompts is not None and "prompts" in task.model_fields:
         values.pop("prompt", None)
         values["prompts"] = read_prompts(prompts)
+    with settings_of_file(config):
+        _with_gaps(task, values)
     return values
 
 
 def _option(argv: Sequence[str], name: str) -> str | None:
     """The value of an option, as `--name value` or `--name=value`."""
-    for index, argument in enumerate(argv):
-        if argument == name and index + 1 < len(argv):
-            return argv[index + 1]
+    for argument, following in zip(argv, [*argv[1:], "--"]):
+        if argument == name and not following.startswith("--"):
+            return following
         if argument.startswith(f"{name}="):
             return argument.removeprefix(f"{name}=")
     return None
@@ -455,7 +463,7 @@ def _with_gaps(kind: type[DistillationSettings], values: dict[str, Any]) -> Dist
 
 
 def _settings(argv: list[str]) -> int:
-    made = _parse(PrintSettings, argv, "rewardsds settings")
+    made = parse(PrintSettings, argv, "rewardsds settings")
     from rewardsds.tasks.describe import describe
 
     task = TASKS[made.task]
@@ -464,7 +472,7 @@ def _settings(argv: list[str]) -> int:
 
 
 def _resume(argv: list[str]) -> int:
-    made = _parse(Resume, argv, "rewardsds resume")
+    made = parse(Resume, argv, "rewardsds resume")
     from rewardsds.tasks.run import resume
 
     return _show(resume(made.run))
@@ -478,24 +486,50 @@ def _show(result: RunResult) -> int:
 
 
 def _export(argv: list[str]) -> int:
-    made = _parse(Export, argv, "rewardsds export")
+    made = parse(Export, argv, "rewardsds export")
     from rewardsds.tasks.export import export
 
-    files = export(
-        made.run,
-        made.to,
-        made.out,
-        force=made.force,
-        device=made.device,
-        turntable=made.turntable,
-        mesh=made.mesh,
-    )
+    written = [made.out or made.run / f"object.{made.to}"] if made.run.is_dir() else []
+    with _writing(*written):
+        files = export(
+            made.run,
+            made.to,
+            made.out,
+            force=made.force,
+            device=made.device,
+            turntable=made.turntable,
+            mesh=made.mesh,
+        )
     print(*files, sep="\n")
     return 0
 
 
+@contextlib.contextmanager
+def _writing(*paths: Path) -> Iterator[None]:
+    """Says that a file cannot be written, and what to do: before it is made where that is seen, else afterwards."""
+    try:
+        for path in paths:
+            _check_writable(path)
+        yield
+    except OSError as error:
+        if error.filename is None or Path(error.filename).parent not in {path.parent for path in paths}:
+            raise
+        raise WriteError(f"{describe_os_error(error)}; give another place with --out") from None
+
+
+def _check_writable(path: Path) -> None:
+    """Raises OSError, with that path, where no file can be written under it; nothing is left behind."""
+    try:
+        if path.is_dir():
+            raise OSError(errno.EISDIR, "there is a folder of that name")
+        folder = next(folder for folder in path.absolute().parents if folder.exists())
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def _compare(argv: list[str]) -> int:
-    made = _parse(Compare, argv, "rewardsds compare")
+    made = parse(Compare, argv, "rewardsds compare")
     from rewardsds.evaluation.compare import compare
 
     figures, files = compare(
@@ -515,53 +549,54 @@ def _compare(argv: list[str]) -> int:
 
 def _score(argv: list[str]) -> int:
     """The table on standard output; 1 where something could not be scored, after all else was."""
-    made = _parse(Score, argv, "rewardsds score")
+    made = parse(Score, argv, "rewardsds score")
     from rewardsds.evaluation.score import score
     from rewardsds.evaluation.tables import check_files, write_files
     from rewardsds.tasks.parts import grader_options
 
     check_files(made.out, made.force)
-    sheet = score(
-        made.paths,
-        made.metrics,
-        prompts=made.prompts,
-        groups=made.group,
-        views=made.views,
-        view_kind=made.view_kind,
-        seed=made.seed,
-        size=made.size,
-        distractors=[] if made.distractors is None else read_prompts(made.distractors),
-        device=made.device,
-        grader=grader_options(made.grader),
-    )
-    try:
-        write_files(made.out, {".json": sheet.to_json, ".csv": sheet.to_csv, ".md": sheet.to_markdown})
-    finally:  # what was measured is shown also where it cannot be written
-        print(sheet.to_markdown(), end="")
+    with _writing(*made.out):
+        sheet = score(
+            made.paths,
+            made.metrics,
+            prompts=made.prompts,
+            groups=made.group,
+            views=made.views,
+            view_kind=made.view_kind,
+            seed=made.seed,
+            size=made.size,
+            distractors=[] if made.distractors is None else read_prompts(made.distractors),
+            device=made.device,
+            grader=grader_options(made.grader),
+        )
+        try:
+            write_files(made.out, {".json": sheet.to_json, ".csv": sheet.to_csv, ".md": sheet.to_markdown})
+        finally:  # what was measured is shown also where it cannot be written
+            print(sheet.to_markdown(), end="")
     return 0 if sheet.is_whole else 1
 
 
 def _models(argv: list[str]) -> int:
     command, rest = (argv[0], argv[1:]) if argv else ("", [])
     if command == "list":
-        _parse(ListModels, rest, "rewardsds models list")
+        parse(ListModels, rest, "rewardsds models list")
         return _list_models()
     if command == "fetch":
-        made = _parse(FetchModel, rest, "rewardsds models fetch")
+        made = parse(FetchModel, rest, "rewardsds models fetch")
         from rewardsds.catalogue import known
         from rewardsds.models.fetch import fetch
 
         print(fetch(known(made.name), made.revision, made.folder))
         return 0
     if command == "convert":
-        made = _parse(ConvertModel, rest, "rewardsds models convert")
+        made = parse(ConvertModel, rest, "rewardsds models convert")
         from rewardsds.models.convert import convert
 
         given = (made.recipe, made.source, made.out, made.companion)
         print(convert(*given, half=made.half, prediction_type=made.prediction_type))
         return 0
     if command == "check":
-        made = _parse(CheckModel, rest, "rewardsds models check")
+        made = parse(CheckModel, rest, "rewardsds models check")
         from rewardsds.models.check import check
 
         print(*check(made.path), sep="\n")
@@ -604,10 +639,11 @@ def _toybox(argv: list[str]) -> int:
 
 
 def _toybox_show(argv: list[str]) -> int:
-    made = _parse(Show, argv, "rewardsds toybox show")
+    made = parse(Show, argv, "rewardsds toybox show")
     from rewardsds.toybox.show import show
 
-    _, notes = show(made.prompt, made.out, made.scenes, made.size, made.seed)
+    with _writing(made.out):
+        _, notes = show(made.prompt, made.out, made.scenes, made.size, made.seed)
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
     print(made.out)
@@ -618,58 +654,8 @@ def _toybox_train(argv: list[str]) -> int:
     from rewardsds.toybox.train.settings import TrainSettings
 
     default = TrainSettings(data=Path("toybox/data"), out=Path("toybox/training"))
-    settings = _parse(TrainSettings, argv, "rewardsds toybox train", default)
+    settings = parse(TrainSettings, argv, "rewardsds toybox train", default)
     from rewardsds.toybox.train import train
 
     print(train(settings))
     return 0
-
-
-def _parse(
-    kind: type[Command],
-    argv: Sequence[str],
-    program: str,
-    default: Command | None = None,
-) -> Command:
-    """tyro's parser, with its errors as one line. Raises SettingsError."""
-    said = io.StringIO()
-    extra: dict[str, Any] = {} if default is None else {"default": default}
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                kind, args=list(argv), prog=program, config=(tyro.conf.FlagCreatePairsOff,), **extra
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        for cause in _causes(stop):
-            if isinstance(cause, SettingsError):
-                raise SettingsError(str(cause)) from None
-        raise SettingsError(f"{_unboxed(said.getvalue())}; see `{program} --help`") from None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The errors that led to this one: tyro exits where a settings class has raised."""
-    cause = error.__cause__ or error.__context__
-    while cause is not None:
-        yield SettingsError(describe_validation(cause)) if isinstance(cause, ValidationError) else cause
-        cause = cause.__cause__ or cause.__context__
-
-
-def _unboxed(text: str) -> str:
-    """The first paragraph of a message that tyro has drawn a box around."""
-    lines = []
-    for line in text.splitlines():
-        line = line.strip().strip("│").strip()
-        if line.startswith(("╭", "╰")):
-            continue
-        if set(line) == {"─"}:
-            break
-        lines.append(line)
-    text = (
-        " ".join(" ".join(lines).split())
-        .rstrip(".")
-        .replace("'settings.prompt'", "PROMPT")
-        .replace("'settings.picture'", "PICTURE")
-    )
-    return text or "the arguments could not be read"

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+
+_EXPECTED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type"), "names with values"),
+    "string_type": "text",
+    "literal_error": "{expected}",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "too_short": "at least {min_length} values, got {actual_length}",
+    "too_long": "at most {max_length} values, got {actual_length}",
+}
+"""What was expected, by pydantic's name of the error."""
 
 
 class RewardsdsError(ValueError):
@@ -51,23 +70,70 @@ def some_of(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def describe_validation(error: ValidationError) -> str:
-    """pydantic's errors on one line: `candidates is 0: input should be greater than or equal to 1`."""
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """` (did you mean --steps?)`, of the known names that are nearest to the given one; empty where none is near.
+
+    What stands in a group is near by its own name too: `--view` to `--camera.views`.
+    """
+    key, names = _plain(given), list(known)
+
+    def likeness(name: str) -> tuple[float, float]:
+        whole, own = (
+            difflib.SequenceMatcher(None, key, part).ratio()
+            for part in (_plain(name), _plain(name).rpartition(".")[2])
+        )
+        return max(whole, own), whole
+
+    best = max(names, key=likeness, default=None)
+    return "" if best is None or likeness(best)[0] < 0.75 else f" (did you mean {best}?)"
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("-").replace("-", "_").lower()
+
+
+def setting_names(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The names of settings and of groups of them, and `group.name` of those in a group."""
+    for name, field in kind.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from setting_names(field.annotation, f"{prefix}{name}.")
+
+
+def describe_validation(error: ValidationError, kind: type[BaseModel] | None = None) -> str:
+    """pydantic's errors on one line: `candidates is 0: expected at least 1`.
+
+    kind: what was validated; with it the nearest name is told for one that is unknown.
+    """
     parts = []
     for detail in error.errors(include_url=False):
         name = ".".join(str(part) for part in detail["loc"])
         message = detail["msg"].removeprefix("Value error, ")
+        context = detail.get("ctx", {})
         if not name:  # a rule across several fields: its message names them
             parts.append(message)
         elif detail["type"] == "extra_forbidden":
-            parts.append(f"unknown setting {name}")
+            parts.append(f"unknown setting {name}{did_you_mean(name, setting_names(kind) if kind else ())}")
         elif detail["type"] == "missing":
             parts.append(f"{name} is missing")
+        elif isinstance(context.get("error"), SettingsError):  # a group's, which names what is in it
+            parts.append(f"{name}: {message}")
         else:
             given = repr(detail["input"])
             given = given if len(given) <= 60 else f"{given[:40]}… ({len(str(detail['input']))} characters)"
+            if detail["type"] in _EXPECTED:
+                message = f"expected {_EXPECTED[detail['type']].format(**context)}"
             parts.append(f"{name} is {given}: {message[0].lower()}{message[1:]}")
     return "; ".join(" ".join(part.split()) for part in parts)
+
+
+@contextlib.contextmanager
+def settings_of_file(path: Path | str | None) -> Iterator[None]:
+    """Puts the file's name before what is wrong with the settings that it holds; None: they are from no file."""
+    try:
+        yield
+    except SettingsError as error:
+        raise error if path is None else SettingsError(f"{path}: {error}") from None
 
 
 def describe_os_error(error: OSError, path: Path | str | None = None) -> str:

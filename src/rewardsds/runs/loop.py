@@ -28,6 +28,7 @@ from rewardsds.errors import (
     SettingsError,
     WriteError,
     describe_os_error,
+    settings_of_file,
 )
 from rewardsds.rewards.base import RewardError
 from rewardsds.runs import atomic, checkpoint
@@ -143,7 +144,10 @@ def resume(
             return RunResult(
                 folder.path, [folder.path / name for name in results["files"]], results, already_finished=True
             )
-        settings = read_settings(folder.read_settings()).model_copy(update={"out": folder.path})
+        values = folder.read_settings()
+        with settings_of_file(folder.settings):
+            settings = read_settings(values)
+        settings = settings.model_copy(update={"out": folder.path})
         settings = _resolved_again(settings, folder)
         found = find_checkpoint(folder, console)
         if found is None:

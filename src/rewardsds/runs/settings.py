@@ -6,15 +6,19 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
 from rewardsds.errors import SettingsError, describe_validation
 
-DEVICES = r"^(auto|cpu|cuda(:\d+)?)$"
+
+def _checked_device(device: str) -> str:
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", device) is None:
+        raise ValueError("expected auto, cpu, cuda or cuda:N")
+    return device
 
 
 class Settings(BaseModel):
@@ -26,7 +30,7 @@ class Settings(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise SettingsError(describe_validation(error)) from None
+            raise SettingsError(describe_validation(error, type(self))) from None
 
 
 class RunSettings(Settings):
@@ -42,10 +46,8 @@ class RunSettings(Settings):
     out: Path | None = Field(
         default=None, description="Run folder. Without it: runs/<task>-<words of the prompt>-<seed>."
     )
-    device: str = Field(
-        default="auto",
-        pattern=DEVICES,
-        description="auto, cpu, cuda or cuda:N. auto takes CUDA when it is there.",
+    device: Annotated[str, AfterValidator(_checked_device)] = Field(
+        default="auto", description="auto, cpu, cuda or cuda:N. auto takes CUDA when it is there."
     )
     threads: int | None = Field(
         default=None,
@@ -74,8 +76,10 @@ def resolved_device(device: str) -> str:
     """cpu, cuda or cuda:N, for auto what this machine has. Raises SettingsError for others and what is not there."""
     import torch
 
-    if re.fullmatch(DEVICES, device) is None:
-        raise SettingsError(f"device is {device!r}: expected auto, cpu, cuda or cuda:N")
+    try:
+        _checked_device(device)
+    except ValueError as error:
+        raise SettingsError(f"device is {device!r}: {error}") from None
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda"):
