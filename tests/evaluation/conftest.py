@@ -29,6 +29,17 @@ def squares_only(images, prompts):
     if images.shape[-1] != images.shape[-2]:
         raise RuntimeError("only squares")
     return red(images, prompts)
+
+
+def not_white(images, prompts):
+    if (images > 0.9).any():
+        raise RuntimeError("too bright")
+    return red(images, prompts)
+
+
+def gone(images, prompts):
+    red(images, prompts)
+    raise ConnectionError("nobody is there")
 '''
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import subprocess
 import sys
+import threading
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,7 @@ from rewardsds.cli import main
 from rewardsds.errors import RewardsdsError, RunFolderError, SettingsError
 from rewardsds.evaluation.compare import compare
 from rewardsds.evaluation.plan import read_plan
+from rewardsds.rewards.grader import ASPECTS
 from rewardsds.rewards.load import load_reward
 from rewardsds.runs.folder import RunFolder
 from rewardsds.scenes.pictures import read_whole_picture
@@ -334,6 +339,156 @@ def test_one_process_at_a_time(tmp_path):
 def test_ray_and_workers_exclude_each_other(tmp_path):
     with pytest.raises(SettingsError, match="give one of them"):
         compare(write_plan(tmp_path), tmp_path / "out", workers=2, ray="local")
+
+
+SHORT = "prompts: [a red cube]\nsettings: {steps: 2}\nmethods: {SDS: {weighting: none}}\nmetrics: [judge]\n"
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        SHORT.replace("weighting", "wieghting"),
+        SHORT.replace("judge", "jugde"),
+        SHORT.replace("a red cube", ""),
+        "task: edit\nprompts: toybox-edits:2\nmethods: {DDS: {wieghting: none}}",
+    ],
+)
+def test_a_mistake_in_a_plan_leaves_no_folder(tmp_path, plan: str):
+    with pytest.raises(SettingsError):
+        compare(write_plan(tmp_path, plan), tmp_path / "runs" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+
+
+def test_only_an_empty_folder_or_a_comparisons_is_taken(tmp_path):
+    (other := tmp_path / "other").mkdir()
+    (other / "thesis.tex").write_text("years of work")
+    (run := tmp_path / "run").mkdir()
+    (run / "settings.yaml").write_text("task: image")
+    plan = write_plan(tmp_path, SHORT)
+    for folder, told in (
+        (other, "holds no comparison, so it is left alone; choose another folder with --out"),
+        (run, "holds no comparison, so it is left alone; choose another folder with --out"),
+        (plan, "is a file, not a folder; choose another folder with --out"),
+        (plan / "below", "cannot make the folder .*; choose another folder with --out"),
+        (tmp_path / ("x" * 300), "cannot use the folder .*; choose another folder with --out"),
+    ):
+        with pytest.raises(RewardsdsError, match=told):
+            compare(plan, folder)
+    assert len(list(tmp_path.rglob("*"))) == 5
+    (empty := tmp_path / "empty").mkdir()
+    for _ in range(2):
+        compare(plan, empty, dry_run=True)
+    (empty / "notes.txt").write_text("mine")
+    compare(plan, empty, dry_run=True)
+
+
+def test_runs_of_several_machines_are_told_apart(tmp_path):
+    text = SHORT.replace("[a red cube]", "[a red cube, a green apple, a blue car]") + "batch: 1\n"
+    plan, out = write_plan(tmp_path, text), tmp_path / "out"
+    figures, _ = compare(plan, out, workers=1)
+    assert figures is not None
+    (here,) = figures.machines
+    assert figures.machines[here] == 3
+    assert f"Machine: {here}." in (out / "report.html").read_text(encoding="utf-8")
+    first, second, _ = (RunFolder(path.parent).results for path in sorted(out.glob("runs/*/*/results.json")))
+    results = json.loads(first.read_text())
+    first.write_text(json.dumps({**results, "hardware": {"processor": "Abacus", "cores": 10}}))
+    results = json.loads(second.read_text())
+    del results["hardware"]  # as earlier versions wrote them
+    second.write_text(json.dumps(results))
+    figures, _ = compare(plan, out, workers=1)
+    assert figures is not None
+    assert figures.machines == {here: 1, "Abacus, 10 cores": 1, "not recorded": 1}
+    for page in ("report.html", "comparison.md"):
+        text = (out / page).read_text(encoding="utf-8")
+        assert "Several machines: " in text
+        assert "Abacus, 10 cores (1 run)" in text
+    assert read(out)["machines"] == figures.machines
+
+
+class Grades(BaseHTTPRequestHandler):
+    """An endpoint that grades a picture by its green, and refuses to say anything of apples."""
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text, picture = request["messages"][1]["content"]
+        with Image.open(io.BytesIO(base64.b64decode(picture["image_url"]["url"].partition(",")[2]))) as image:
+            green = float(np.asarray(image.convert("RGB"))[..., 1].mean()) / 25.5
+        said = json.dumps({**dict.fromkeys(ASPECTS, 5), "overall_score": green})
+        content = "I would rather not" if "apple" in text["text"] else said
+        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "m",
+                  "choices": [{"index": 0, "finish_reason": "stop",
+                               "message": {"role": "assistant", "content": content}}]}  # fmt: skip
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def grades(monkeypatch):
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Grades)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def green_of(row: dict[str, str], out: Path) -> float:
+    with Image.open(out / row["result"] / row["picture"]) as image:
+        return float(np.asarray(image.convert("RGB"))[..., 1].mean()) / 25.5
+
+
+def test_a_plan_says_how_its_grader_is_asked(tmp_path, grades):
+    text = f"""
+prompts: [a red cube, a green apple, a blue car]
+settings: {{steps: 2}}
+methods:
+  SDS: {{weighting: none}}
+  picked: {{weighting: none, best_of: 3, picked_by: "grader:m"}}
+grader: {{url: "http://127.0.0.1:{grades.server_port}/v1", retries: 0, cache: {tmp_path / "cache"}}}
+metrics: [judge, "grader:m"]
+"""
+    plan, out = write_plan(tmp_path, text), tmp_path / "out"
+    figures, _ = compare(plan, out, workers=1)
+    assert figures is not None
+    found = {(row["method"], row["prompt"]): row for row in cells(out)}
+    for (method, prompt), row in found.items():
+        if "apple" in prompt:  # a gap of this cell alone
+            assert row["grader:m"] == ""
+        else:
+            assert float(row["grader:m"]) == pytest.approx(green_of(row, out), abs=0.01), (method, prompt)
+    picked = found["picked", "a red cube"]
+    rivals = list((out / picked["result"]).glob("*red-cube*.png"))
+    assert len(rivals) == 3
+    greenest = max(green_of({**picked, "picture": path.name}, out) for path in rivals)
+    assert green_of(picked, out) == pytest.approx(greenest)
+    refused, nothing = figures.problems
+    assert refused.startswith("grader:m: failed on 1 of 5 results: ")
+    assert "I would rather not" in refused
+    assert nothing.startswith("picked: a green apple, seed 0: nothing could be picked: ")
+    assert not figures.gaps
+
+
+def test_a_grader_that_is_away_is_given_up(tmp_path, grades):
+    grades.shutdown()
+    grades.server_close()
+    text = SHORT.replace("[judge]", '[judge, "grader:m"]') + "seeds: 40\nbatch: 40\n"
+    text += (
+        f'grader: {{url: "http://127.0.0.1:{grades.server_port}/v1", retries: 0, cache: {tmp_path / "c"}}}\n'
+    )
+    figures, _ = compare(write_plan(tmp_path, text), tmp_path / "out", workers=1)
+    assert figures is not None
+    (problem,) = figures.problems
+    assert problem.startswith("grader:m: ")
+    assert "cannot be reached" in problem
+    assert list(figures.gaps) == ["grader:m"]
 
 
 def test_edits_are_shown_beside_what_was_given(tmp_path):

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import date
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -45,18 +51,38 @@ def test_one_after_the_other(tmp_path):
 
 
 def test_what_fails_is_told_in_a_line(tmp_path):
-    (broken,) = units_of(2, 1, weighting="best-worst", reward="nowhere:function")
-    plain = broken.settings.model_copy(update={"weighting": "best-worst", "candidates": 2})
-    outcome = make(Unit("m", plain, broken.items), tmp_path)
-    assert not outcome.problem or "\n" not in outcome.problem
+    (unit,) = units_of(2, 1)
+    settings = unit.settings.model_copy(update={"weighting": "best-worst", "reward": "nowhere:function"})
+    broken = Unit("m", settings, unit.items)
+    outcome = make(broken, tmp_path)
+    assert outcome.unit is broken
+    assert "the reward 'nowhere:function' cannot be loaded" in outcome.problem
+    assert len(outcome.problem.splitlines()) == 1
+    assert not is_made(broken, tmp_path)
+    assert not (tmp_path / broken.folder).exists()
 
 
-def test_a_full_disk_is_told(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (unit,) = units_of(2, 1)
     (tmp_path / "runs").write_text("a file where a folder should be")
     outcome = make(unit, tmp_path)
-    assert outcome.problem
-    assert "\n" not in outcome.problem
+    assert outcome.problem.startswith("cannot make the folder (not a directory: ")
+    assert len(outcome.problem.splitlines()) == 1
+
+
+def test_a_run_says_which_machine_has_finished_it(tmp_path):
+    (unit,) = units_of(2, 1)
+    make(unit, tmp_path)
+    folder = RunFolder(tmp_path / unit.folder)
+    record = folder.read_results()["hardware"]
+    assert record["cores"] == os.cpu_count()
+    assert record["torch"] == metadata.version("torch")
+    assert record["date"] == date.today().isoformat()
+
+    old = {name: value for name, value in folder.read_results().items() if name != "hardware"}
+    folder.results.write_text(json.dumps(old))  # finished before it was written down: nobody knows where
+    make(unit, tmp_path)
+    assert folder.read_results() == old
 
 
 @pytest.mark.slow
@@ -137,6 +163,67 @@ def test_a_ray_cluster_loses_nothing_when_a_worker_is_killed(tmp_path):
     found = kill_one_midway(on_ray(units, root, "local", 0.0, said.append), units, root)
     assert said
     assert_nothing_lost_or_doubled(found, units, root, alone)
+
+
+@contextmanager
+def cluster_from(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """The address of a Ray cluster of one machine that is started in a folder; its processes end with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
+    options = ["--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]
+    head = subprocess.Popen(
+        [*command, *options],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert head.stdout is not None
+        said = ""
+        while "--block" not in said:  # then it is up, and stays so
+            line = head.stdout.readline()
+            assert line, said
+            said += line
+        yield f"127.0.0.1:{port}"
+    finally:
+        for process in [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        head.wait()
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_that_was_started_elsewhere_writes_where_it_is_told(tmp_path):
+    pytest.importorskip("ray")
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    (here / "plan.yaml").write_text(PLAN.replace("steps: 60", "steps: 2"))
+    # the cluster and the one who asks it share a token of their own, as Ray wants it of clusters
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, **own}
+    with cluster_from(there, environment) as address:
+        command = [
+            sys.executable,
+            "-m",
+            "rewardsds",
+            "compare",
+            "plan.yaml",
+            "--out",
+            "out",
+        ]  # relative paths
+        done = subprocess.run(
+            [*command, "--ray", address], cwd=here, env=environment, capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((here / "out" / "comparison.json").read_text())
+    assert figures["methods"]["SDS"]["results"] == 3
+    assert list(figures["machines"].values()) == [3]
+    assert list(there.iterdir()) == []
 
 
 PLAN = """

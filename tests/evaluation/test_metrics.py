@@ -131,6 +131,21 @@ def test_where_a_reward_fails_the_others_keep_their_scores(redness: str) -> None
     assert "only squares" in found[1].why
 
 
+def test_a_picture_that_a_reward_fails_on_leaves_those_beside_it(redness: str) -> None:
+    found = load_metric("hand:not_white", "cpu")([plain(0.2), plain(1.0), plain(0.4), plain(0.6)])
+    assert values(found) == pytest.approx([0.2, None, 0.4, 0.6])
+    assert [answer.failed for answer in found] == [False, True, False, False]
+    assert "too bright" in found[1].why
+    assert not found[1].unreachable
+
+
+def test_a_model_that_is_away_is_not_asked_about_every_picture(redness: str) -> None:
+    found = load_metric("hand:gone", "cpu")([plain(0.2)] * 20)
+    assert len(found) == 20
+    assert all(answer.failed and answer.unreachable and "nobody is there" in answer.why for answer in found)
+    assert [shape[1] for shape in sys.modules["hand"].calls] == [20, 1, 1]
+
+
 def test_a_clip_gives_its_cosines_and_shows_them_times_100(tiny_clip_folder: Path) -> None:
     metric = load_metric(str(tiny_clip_folder), "cpu")
     assert (metric.info.title, metric.info.scale, metric.info.digits) == ("CLIPScore (clip)", 100, 2)

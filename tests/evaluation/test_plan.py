@@ -51,6 +51,17 @@ def test_what_a_plan_says(tmp_path):
     assert settings.threads == 1  # unless said otherwise, so that workers make what a single process makes
 
 
+def test_how_a_grader_is_asked():
+    given = {"grader": {"url": "http://here/v1"}}
+    assert make().metrics_grader.url is None
+    assert make(settings=given).metrics_grader.url == "http://here/v1"
+    plan = make(settings=given, grader={"url": "http://there/v1"})
+    assert plan.metrics_grader.url == "http://there/v1"
+    assert plan.settings_of(plan.methods["SDS"], prompt="a red cube").grader.url == "http://here/v1"
+    with pytest.raises(SettingsError, match="grader"):
+        make(grader={"link": "http://there/v1"})
+
+
 def test_pictures_are_made_side_by_side(tmp_path):
     plan = plan_of(PLAN + "batch: 4\n", tmp_path)
     cells, units = units_of(plan, tmp_path)

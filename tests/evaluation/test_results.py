@@ -9,7 +9,7 @@ import json
 import pytest
 
 from rewardsds.evaluation.metrics import Answer, MetricInfo
-from rewardsds.evaluation.results import Figures, Scored, as_csv, as_json, as_markdown, column
+from rewardsds.evaluation.results import Figures, Scored, as_csv, as_json, as_markdown, column, machine_name
 from rewardsds.evaluation.units import Asked, Cell
 
 SHARE = MetricInfo("judge", "Judge", unit="%", digits=1, scale=100)
@@ -96,6 +96,32 @@ def test_a_missing_result_is_never_a_zero():
     assert rows[-1]["problem"] == "the disk is full"
     assert rows[0]["prompt"] == "a | b"
     json.dumps(as_json(figures()), allow_nan=False)
+
+
+def test_a_metric_that_fails_on_a_result_says_why():
+    cells = [
+        Scored(Cell("SDS", Asked(prompt, prompt), 0, ()), scores={"judge": answer, "error": Answer(0.5)})
+        for prompt, answer in [("a", Answer(0.5)), ("b", Answer(None, "no answer", failed=True))]
+    ]
+    found = figures(scored=cells)
+    assert found.problems == ["judge: failed on 1 of 2 results: no answer"]
+    assert not found.unanswered
+    assert "- missing: judge: failed on 1 of 2 results: no answer" in as_markdown(found).splitlines()
+    assert figures(scored=cells, gaps={"judge": "it is away"}).problems == ["judge: it is away"]
+
+
+def test_machines():
+    fast, slow = (machine_name({"processor": "CPU", "cores": 8, **more}) for more in ({"gpu": "H200"}, {}))
+    assert (fast, slow) == ("H200, 8 cores", "CPU, 8 cores")
+    unknown = machine_name(None)
+    for machines, said in (
+        ({slow: 3}, "Machine: CPU, 8 cores."),
+        ({unknown: 3}, "Machine: not recorded."),
+        ({slow: 1, fast: 2}, "Several machines: CPU, 8 cores (1 run), H200, 8 cores (2 runs)."),
+        ({slow: 1, unknown: 2}, "Machine: CPU, 8 cores (1 run), not recorded (2 runs)."),
+    ):
+        assert said in as_markdown(figures(machines=machines))
+        assert as_json(figures(machines=machines))["machines"] == machines
 
 
 def test_a_metric_that_knows_no_result_says_why():

@@ -403,11 +403,24 @@ def test_an_existing_run_is_kept_unless_forced(tmp_path: Path, undisturbed: dict
     run = tmp_path / "run"
     start_tiny(run, seed=5)
     (run / "my notes.txt").write_text("keep me")
-    with pytest.raises(RunFolderError, match=r"rewardsds resume .*--force"):
+    with pytest.raises(RunFolderError, match=r"a finished run: replace it with --force, or choose") as told:
         start_tiny(run)
+    assert "resume" not in str(told.value)  # which has nothing to do for it
     start_tiny(run, force=True)
     assert (run / "my notes.txt").read_text() == "keep me"
     (run / "my notes.txt").unlink()
+    assert contents(run) == undisturbed
+
+
+def test_an_unfinished_run_is_kept_and_resume_is_advised(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Stop):
+        start_tiny(run, failing(lambda step: Stop() if step == 5 else None))
+    with pytest.raises(
+        RunFolderError, match=r"an unfinished run: continue it with `rewardsds resume .*--force"
+    ):
+        start_tiny(run)
+    resume_tiny(run)
     assert contents(run) == undisturbed
 
 

@@ -4,7 +4,8 @@ The plan's folder:
 
     plan.yaml        the plan as it was read, all names filled in
     runs/            one run folder a unit, named by what it depends on: a changed plan remakes only what it changes
-    costs.json       what a result of each method costs, measured before anything is made; the machine
+    costs.json       what a result of each method costs, measured before anything is made, and the machine that did it;
+                     written first: a folder that has it is a comparison's
     scores.json      answers of the metrics, which are asked once
     comparison.json, comparison.csv, comparison.md, sheet.png, report.html
 """
@@ -16,10 +17,10 @@ import json
 import math
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from rich.console import Console
 from torch import Tensor
 
 from rewardsds.distillation.step import ask
-from rewardsds.errors import Interrupted, RewardsdsError, SettingsError
+from rewardsds.errors import Interrupted, RewardsdsError, RunFolderError, SettingsError
 from rewardsds.evaluation import execute
 from rewardsds.evaluation.costs import Cost, measure
 from rewardsds.evaluation.metrics import (
@@ -38,41 +39,50 @@ from rewardsds.evaluation.metrics import (
     MetricInfo,
     Subject,
     check_reward,
+    failure,
     is_optimised,
     load_metric,
     metric_info,
+    reason,
 )
 from rewardsds.evaluation.plan import GIVEN, Method, Plan, read_plan
 from rewardsds.evaluation.prompt_sets import read_prompts
 from rewardsds.evaluation.report import write_report
-from rewardsds.evaluation.results import Figures, Scored, as_csv, as_json, as_markdown, column
+from rewardsds.evaluation.results import Figures, Scored, as_csv, as_json, as_markdown, column, machine_name
 from rewardsds.evaluation.sheet import draw_sheet
 from rewardsds.evaluation.subjects import Entry, Look, look_at, size_of
 from rewardsds.evaluation.tables import json_text
 from rewardsds.evaluation.units import Asked, Cell, Made, Unit, asked_of, cells_and_units
-from rewardsds.hardware import hardware
-from rewardsds.rewards.load import load_reward, reward_names
+from rewardsds.rewards.load import GRADER, load_reward, reward_names
 from rewardsds.runs import atomic
-from rewardsds.runs.folder import RunFolder, locked
+from rewardsds.runs.folder import RunFolder, is_free, made_and_locked
 from rewardsds.runs.progress import format_seconds, say
 from rewardsds.runs.settings import available_cores, resolved_device
 from rewardsds.scenes.export import render_turntable, save_png, turntable_cameras
-from rewardsds.tasks.settings import TextTo3DSettings
+from rewardsds.tasks.parts import grader_options
+from rewardsds.tasks.settings import GraderSettings, TextTo3DSettings
 
+COSTS = "costs.json"
 AT_ONCE = 32  # results that are looked at together
 SHEET_VIEWS, SHEET_SIZE = 4, 96  # of an object in the contact sheet
 
 
-def _check_names(plan: Plan) -> None:
-    """Raises SettingsError for what no metric and no reward can be named: nothing is made for it."""
+def _check(plan: Plan) -> None:
+    """Raises SettingsError for names of no metric and no reward, and for settings that the task does not have: nothing
+    is made or written for them."""
     for name in plan.metrics:
         metric_info(name)
-    for name, method in plan.methods.items():
+    edit = {"picture": Path("picture.png"), "source": "a toy", "target": "a toy"}
+    given = edit if plan.task == "edit" else {"prompt": "a toy"}
+    for name, variant in plan.columns().items():
+        what = f"method {name}"
         try:
-            if method.picked_by:
-                check_reward(method.picked_by)
+            plan.settings_of(variant.method, **given)
+            what = f"picked_by of {name}"
+            if variant.method.picked_by:
+                check_reward(variant.method.picked_by)
         except SettingsError as error:
-            raise SettingsError(f"picked_by of {name}: {error}") from None
+            raise SettingsError(f"{what}: {error}") from None
 
 
 @dataclass
@@ -91,12 +101,12 @@ class Comparison:
     )  # finished runs of other comparisons, by a unit's key
 
     def __post_init__(self) -> None:
-        _check_names(self.plan)
+        _check(self.plan)
         more = self.plan.distractors
         self.distractors = read_prompts(more) if isinstance(more, str) else list(more)
         self.asked = asked_of(self.plan, self.root / "pictures")
         self.columns = self.plan.columns()
-        self.notes = _Notes(self.root / "costs.json")
+        self.notes = _Notes(self.root / COSTS)
         self.answers = _Notes(self.root / "scores.json")
 
     # --- what is to be made -----------------------------------------------------------------------------
@@ -107,6 +117,9 @@ class Comparison:
         counts = {name: variant.method.best_of for name, variant in self.columns.items()}
         fixed = {name: count if isinstance(count, int) else 1 for name, count in counts.items()}
         self.cells, _ = cells_and_units(self.plan, self.asked, dict.fromkeys(fixed, 1))
+        if self.notes.get("hardware") is None:
+            self.notes.put("hardware", execute.machine_record(resolved_device("auto")))
+        self.notes.write()
         costs = {name: self._cost(name) for name in fixed}
         self.best_of = dict(fixed)
         for name, other in counts.items():
@@ -139,6 +152,7 @@ class Comparison:
             except (ValueError, OSError, RuntimeError) as error:
                 return " ".join(str(error).split())
             self.notes.put(unit.key, known)
+            self.notes.write()
         return Cost(*known)
 
     def room(self) -> int:
@@ -293,6 +307,7 @@ class Comparison:
             said += [self.plan.views, self.plan.view_kind, one.cell.seed]
         if metric.startswith("r-precision"):
             said.append(self.ranked)
+        said += _endpoint(metric, self.plan.metrics_grader)
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
 
     def results_of(self, unit: Unit) -> dict[str, Any] | None:
@@ -354,8 +369,14 @@ class Comparison:
             columns=columns,
             scored=scored,
             gaps=metrics.gaps,
+            machines=self._machines(),
             hardware=dict(sorted((self.notes.get("hardware") or {}).items())),
         )
+
+    def _machines(self) -> dict[str, int]:
+        """How many runs each machine has finished."""
+        found = [results for unit in self.units if (results := self.results_of(unit)) is not None]
+        return dict(Counter(machine_name(results.get("hardware")) for results in found))
 
     def _steered_by(self, name: str, method: Method) -> tuple[str, ...]:
         """The rewards that a method follows or picks by."""
@@ -417,7 +438,7 @@ class _Picker:
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
-        self._rewards: dict[str, Any] = {}
+        self._rewards: dict[tuple[str, str, GraderSettings], Any] = {}
 
     def pick(self, cell: Cell) -> Made:
         first, *others = cell.made
@@ -426,17 +447,18 @@ class _Picker:
         comparison = self.comparison
         method = comparison.columns[cell.method].method
         settings = cell.made[0].unit.settings
-        name = method.picked_by or settings.reward
+        name, grader = method.picked_by or settings.reward, comparison.plan.grader or settings.grader
         shas = [(comparison.results_of(made.unit) or {}).get("scene_sha256") for made in cell.made]
         said = ["pick", name, cell.asked.prompt, shas, [made.index for made in cell.made]]
+        said += _endpoint(name, grader)
         key = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
         known = comparison.answers.get(key)
         if known is None:
-            known = self._best(name, settings.device, cell)
+            known = self._best(cell, name, settings.device, grader)
             comparison.answers.put(key, known)
         return cell.made[known]
 
-    def _best(self, name: str, device: str, cell: Cell) -> int:
+    def _best(self, cell: Cell, name: str, device: str, grader: GraderSettings) -> int:
         """By four even views of an object, which are others than those that it is judged by."""
         entries = [self.comparison.entry_of(cell, made) for made in cell.made]
         pictures: list[Tensor] = []
@@ -444,15 +466,23 @@ class _Picker:
             if subject is None:
                 raise ValueError(entry.error)
             pictures.append(subject.pictures)
-        if name not in self._rewards:
-            self._rewards[name] = load_reward(name, None if device == "auto" else device)
+        own = name, device, grader
+        if own not in self._rewards:
+            where = None if device == "auto" else device
+            self._rewards[own] = load_reward(name, where, grader=grader_options(grader))
         with torch.no_grad():
-            scores = ask(self._rewards[name], torch.stack(pictures)[:, None], [cell.asked.prompt])
+            scores = ask(self._rewards[own], torch.stack(pictures)[:, None], [cell.asked.prompt])
         return int(scores[:, 0].argmax())
 
 
+def _endpoint(reward: str, grader: GraderSettings) -> list[str | None]:
+    """Where a grader is asked, on which its answers depend; nothing of other rewards."""
+    return [grader.url] if any(name.startswith(GRADER) for name in reward_names(reward)) else []
+
+
 class _Metrics:
-    """The plan's metrics, loaded when they are first asked; those that cannot be asked leave a gap."""
+    """The plan's metrics, loaded when they are first asked; those whose model is not there or cannot be reached leave a
+    gap. One that fails on some results leaves gaps of these alone."""
 
     def __init__(self, plan: Plan, distractors: Sequence[str]) -> None:
         self.names = list(plan.metrics)
@@ -460,6 +490,7 @@ class _Metrics:
         self._infos = {name: metric_info(name) for name in self.names}
         self._loaded: dict[str, Metric] = {}
         self._distractors = distractors
+        self._grader = grader_options(plan.metrics_grader)
 
     @property
     def infos(self) -> list[MetricInfo]:
@@ -470,14 +501,16 @@ class _Metrics:
             return []
         try:
             if name not in self._loaded:
-                self._loaded[name] = load_metric(name, distractors=self._distractors)
+                self._loaded[name] = load_metric(name, distractors=self._distractors, grader=self._grader)
+        except (ValueError, OSError, RuntimeError) as error:
+            self.gaps[name] = reason(error)
+            return []
+        try:
             answers = self._loaded[name](subjects)
         except (ValueError, OSError, RuntimeError) as error:
-            self.gaps[name] = " ".join(str(error).split())
-            return []
-        failed = [answer.why for answer in answers if answer.failed]
-        if failed:
-            self.gaps[name] = failed[0]
+            answers = [failure(error)] * len(subjects)
+        if len(answers) > 1 and all(answer.unreachable for answer in answers):
+            self.gaps[name] = answers[-1].why
         return answers
 
 
@@ -533,22 +566,20 @@ def compare(
     reuse: folders of other comparisons, or of several, whose finished runs are copied where they are the same.
     dry_run: only say what it costs. rescore: ask the metrics again.
 
-    Raises RewardsdsError, in one line, for a plan that cannot be used, and where another process is on it.
+    Raises RewardsdsError, in one line, for a plan or a folder that cannot be used, and where another process is on it.
     """
     console = console or Console(stderr=True, highlight=False)
     if ray is not None and workers is not None:
         raise SettingsError("workers are processes of this machine, ray is a cluster: give one of them")
+    for folder in reuse:
+        if not folder.is_dir():
+            raise SettingsError(f"reuse is {folder}: there is no such folder")
     plan = read_plan(plan_path, size)
     name = "-".join(part for part in ("compare", plan_path.stem, size or "") if part)
     root = out or Path("runs") / name
-    root.mkdir(parents=True, exist_ok=True)
-    with locked(root):
+    with _claimed(root):
         comparison = Comparison(plan, root, console)
         costs = comparison.lay_out()
-        if comparison.notes.get("hardware") is None:
-            machine = hardware(resolved_device("auto"))
-            comparison.notes.put("hardware", {"date": date.today().isoformat(), **machine})
-        comparison.notes.write()
         comparison.find_elsewhere(reuse)
         workers = workers or comparison.room()
         comparison.say_what_it_costs(costs, workers)
@@ -565,6 +596,17 @@ def compare(
         for problem in figures.problems:
             say(console, f"missing: {problem}")
         return figures, files
+
+
+@contextmanager
+def _claimed(root: Path) -> Iterator[None]:
+    """The plan's folder, made and locked. Raises RunFolderError for one that holds anything else."""
+    if not is_free(root) and (RunFolder(root).is_run or not (root / COSTS).is_file()):
+        raise RunFolderError(
+            f"{root} is not empty and holds no comparison, so it is left alone; choose another folder with --out"
+        )
+    with made_and_locked(root):
+        yield
 
 
 def _make(comparison: Comparison, workers: int, ray: str | None, gpus: float) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -67,11 +68,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Answer:
-    """value: None where it cannot be told. why: says why not. failed: because the metric itself failed."""
+    """value: None where it cannot be told. why: says why not. failed: because the metric itself failed. unreachable:
+    and that because its model is not there or cannot be reached, so that it will hardly answer anything else."""
 
     value: float | None
     why: str = ""
     failed: bool = False
+    unreachable: bool = False
 
 
 class Metric(Protocol):
@@ -81,6 +84,29 @@ class Metric(Protocol):
     def info(self) -> MetricInfo: ...
 
     def __call__(self, subjects: Sequence[Subject]) -> list[Answer]: ...
+
+
+def failure(error: Exception) -> Answer:
+    """The answer of a metric that raised an error."""
+    return Answer(None, reason(error), failed=True, unreachable=_is_unreachable(error))
+
+
+def reason(error: Exception) -> str:
+    """An error in one line; of other errors than those for users their kind too."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    kinds: tuple[type[Exception], ...] = (ImportError, OSError)
+    with suppress(ImportError):  # without the client no grader has been asked
+        import openai
+
+        refused = openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError
+        kinds += openai.APIConnectionError, *refused
+    while error is not None and not isinstance(error, kinds):
+        error = error.__cause__
+    return error is not None
 
 
 R_PRECISION = "r-precision"
@@ -218,7 +244,11 @@ def _shown_as(info: MetricInfo, reward: Reward) -> MetricInfo:
 
 @dataclass(frozen=True, eq=False)
 class RewardMetric:
-    """A reward, asked once about all views of a subject: it says itself how they become one score."""
+    """A reward, asked once about all views of a subject: it says itself how they become one score.
+
+    Where it fails on several subjects together, it is asked about each alone; where its model cannot be reached twice
+    in a row, the rest are not asked about.
+    """
 
     info: MetricInfo
     reward: Reward
@@ -228,14 +258,22 @@ class RewardMetric:
     def __call__(self, subjects: Sequence[Subject]) -> list[Answer]:
         answers: dict[int, Answer] = {}
         for batch in batches(subjects):
-            pictures = torch.stack([subjects[index].pictures for index in batch]).to(self.device)
-            try:
-                scores = ask(self.reward, pictures[None], [subjects[index].prompt for index in batch])[0]
-            except ValueError as error:
-                answers |= dict.fromkeys(batch, Answer(None, str(error), failed=True))
-            else:
-                answers |= {index: Answer(float(score)) for index, score in zip(batch, scores)}
+            answers |= zip(batch, self._of_one_shape([subjects[index] for index in batch]))
         return [answers[index] for index in range(len(subjects))]
+
+    def _of_one_shape(self, subjects: Sequence[Subject]) -> list[Answer]:
+        pictures = torch.stack([one.pictures for one in subjects]).to(self.device)
+        try:
+            scores = ask(self.reward, pictures[None], [one.prompt for one in subjects])[0]
+            return [Answer(float(score)) for score in scores]
+        except ValueError as error:
+            if len(subjects) == 1:
+                return [failure(error)]
+        found: list[Answer] = []
+        for one in subjects:
+            is_lost = len(found) > 1 and all(answer.unreachable for answer in found[-2:])
+            found += found[-1:] if is_lost else self._of_one_shape([one])
+        return found
 
 
 def batches(subjects: Sequence[Subject], most: int = PICTURES_AT_ONCE) -> Iterator[list[int]]:

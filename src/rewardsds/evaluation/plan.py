@@ -27,12 +27,12 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
-from rewardsds.errors import SettingsError, describe_os_error
+from rewardsds.errors import SettingsError, describe_os_error, settings_of_file
 from rewardsds.evaluation.prompt_sets import read_prompts
 from rewardsds.evaluation.settings import DEFAULT_METRICS, VIEWS, ViewKind
 from rewardsds.runs.settings import Settings, over
 from rewardsds.tasks.presets import PresetName, preset
-from rewardsds.tasks.settings import TASKS, DistillationSettings
+from rewardsds.tasks.settings import TASKS, DistillationSettings, GraderSettings
 
 PLANNED = ("prompt", "prompts", "seed", "out", "particles", "picture", "source", "target", "task")
 """Settings that the plan itself gives."""
@@ -153,6 +153,11 @@ class Plan(Settings):
     metrics: list[str] = Field(
         default=list(DEFAULT_METRICS), min_length=1, description="As of `rewardsds score`."
     )
+    grader: GraderSettings | None = Field(
+        default=None,
+        description="Of a grader that is a metric or picks. null: as settings have it; of one that picks, those of its "
+        "method.",
+    )
     distractors: str | list[str] = Field(
         default_factory=list, description="More prompts among which r-precision looks for the right one."
     )
@@ -228,6 +233,11 @@ class Plan(Settings):
     def seed_list(self) -> list[int]:
         return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
 
+    @property
+    def metrics_grader(self) -> GraderSettings:
+        """How a grader is asked that is a metric."""
+        return self.grader or GraderSettings(**self.settings.get("grader", {}))
+
     def texts(self) -> list[str]:
         """The prompts of a plan that makes from texts. Raises SettingsError for files and sets that are not there."""
         if isinstance(self.prompts, str):
@@ -256,7 +266,9 @@ class Plan(Settings):
                 raise SettingsError(
                     f"settings have {name}, which a plan gives itself: by prompts, seeds and best_of"
                 )
-        return kind(**values, **given)
+        settings = kind(**values, **given)
+        # counted: methods that say the same K as a share and as a number owe the same runs
+        return settings.model_copy(update={"reward_steps": settings.resolved_reward_steps})
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -288,7 +300,8 @@ def read_plan(path: Path, size: str | None = None) -> Plan:
         raise SettingsError(
             f"{path} holds no plan: expected lines such as `methods:` and `prompts: toybox:test:25`"
         )
-    return make_plan(values, size, path.parent)
+    with settings_of_file(path):
+        return make_plan(values, size, path.parent)
 
 
 def make_plan(values: Mapping[str, Any], size: str | None = None, folder: Path | None = None) -> Plan:

@@ -16,6 +16,7 @@ from rewardsds.evaluation.results import (
     Figures,
     cost_cells,
     is_certain,
+    made_on,
     marked,
     named,
     summary,
@@ -60,6 +61,7 @@ def write_report(
         figures=figures,
         style=page_style(),
         summary=summary(figures),
+        made_on=made_on(figures),
         heads=[heading(metric) for metric in figures.metrics],
         means=[
             _Row(named(one), [_mean(one, metric) for metric in figures.metrics], cost=cost_cells(one))

@@ -8,11 +8,13 @@ from typing import Any
 
 from rewardsds.evaluation.metrics import Answer, MetricInfo
 from rewardsds.evaluation.statistics import Comparison, Estimate, by_prompt, compare, interval_of_mean
-from rewardsds.evaluation.tables import DAGGER, GAP, cell, csv_text, heading, markdown
+from rewardsds.evaluation.tables import DAGGER, GAP, cell, counted, csv_text, heading, markdown
 from rewardsds.evaluation.units import Cell
 
 FEWEST_PROMPTS = 6
 """Below, a bootstrapped interval is much too narrow, and nothing is called certain."""
+NOT_RECORDED = "not recorded"
+"""The machine of runs that were made before machines were written down."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Figures:
-    """All that a report shows. gaps: metrics that could not be asked, and why."""
+    """All that a report shows. gaps: metrics that could not be asked, and why. machines: how many runs each has made,
+    by its name. hardware: of the machine on which the comparison was begun."""
 
     title: str
     size: str
@@ -64,6 +67,7 @@ class Figures:
     columns: Sequence[Column]
     scored: Sequence[Scored]
     gaps: Mapping[str, str] = field(default_factory=dict)
+    machines: Mapping[str, int] = field(default_factory=dict)
     hardware: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -71,18 +75,38 @@ class Figures:
         """What is missing, each thing once."""
         found = [f"{one.cell.method}: {one.cell.asked.label}, seed {one.cell.seed}: {one.problem}"
                  for one in self.scored if one.problem]  # fmt: skip
-        return [*(f"{name}: {why}" for name, why in self.gaps.items()), *dict.fromkeys(found)]
+        gaps = [f"{name}: {why}" for name, why in self.gaps.items()]
+        return [*gaps, *self.failures, *dict.fromkeys(found)]
+
+    @property
+    def failures(self) -> list[str]:
+        """Metrics that failed on some results, and why."""
+        found = []
+        for metric in self.metrics:
+            answers = self._answers(metric)
+            reasons = [one.why for one in answers if one.failed]
+            if reasons:
+                found.append(
+                    f"{metric.name}: failed on {len(reasons)} of {len(answers)} results: {counted(reasons)}"
+                )
+        return found
 
     @property
     def unanswered(self) -> list[str]:
         """Metrics that had an answer for no result although they could be asked, and why."""
         found = []
         for metric in self.metrics:
-            answers = [one.scores[metric.name] for one in self.scored if metric.name in one.scores]
-            if metric.name not in self.gaps and answers and all(one.value is None for one in answers):
+            answers = [one for one in self._answers(metric) if not one.failed]
+            if answers and all(one.value is None for one in answers):
                 reasons = "; ".join(dict.fromkeys(one.why for one in answers if one.why))
                 found.append(f"{metric.title} is known of no result: {reasons}")
         return found
+
+    def _answers(self, metric: MetricInfo) -> list[Answer]:
+        """Of a metric that could be asked."""
+        if metric.name in self.gaps:
+            return []
+        return [one.scores[metric.name] for one in self.scored if metric.name in one.scores]
 
 
 def column(
@@ -140,7 +164,7 @@ def as_markdown(figures: Figures) -> str:
         [named(one), *(_mean_cell(one, metric) for metric in figures.metrics), *cost_cells(one)]
         for one in figures.columns
     ]
-    lines = [f"# {figures.title}", "", summary(figures), ""]
+    lines = [f"# {figures.title}", "", f"{summary(figures)} {made_on(figures)}".rstrip(), ""]
     lines += markdown(["method", *heads, "network evaluations", "seconds"], means)
     compared = [one for one in figures.columns if one.rival]
     if compared:
@@ -167,6 +191,23 @@ def summary(figures: Figures) -> str:
         f"{figures.prompts} prompts × {seeds}, {what}{size}. Means over prompts, whose seeds are averaged first, with "
         "95% bootstrap intervals over prompts; costs are per result."
     )
+
+
+def machine_name(record: Mapping[str, Any] | None) -> str:
+    """What a record of `hardware` says in short."""
+    if record is None:
+        return NOT_RECORDED
+    return f"{record.get('gpu', record['processor'])}, {record['cores']} cores"
+
+
+def made_on(figures: Figures) -> str:
+    """The machine, or the machines, of all runs."""
+    counts = figures.machines
+    if len(counts) < 2:
+        return "".join(f"Machine: {name}." for name in counts)
+    said = ", ".join(f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in counts.items())
+    several = len(set(counts) - {NOT_RECORDED}) > 1
+    return f"{'Several machines' if several else 'Machine'}: {said}."
 
 
 def notes(figures: Figures) -> list[str]:
@@ -239,6 +280,7 @@ def as_json(figures: Figures) -> dict[str, Any]:
         "task": figures.task,
         "prompts": figures.prompts,
         "seeds": list(figures.seeds),
+        "machines": dict(figures.machines),
         "hardware": dict(figures.hardware),
         "metrics": {
             metric.name: {

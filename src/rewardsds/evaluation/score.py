@@ -19,19 +19,20 @@ from rewardsds.evaluation.metrics import (
     Metric,
     MetricInfo,
     Subject,
+    failure,
     is_optimised,
     load_metric,
     metric_info,
+    reason,
 )
 from rewardsds.evaluation.settings import DEFAULT_METRICS, VIEW_KINDS, VIEWS, ViewKind
 from rewardsds.evaluation.statistics import Estimate, by_prompt, interval_of_mean
 from rewardsds.evaluation.subjects import Entry, Look, find_entries, look_at
-from rewardsds.evaluation.tables import DAGGER, GAP, cell, csv_text, heading, json_text, markdown
+from rewardsds.evaluation.tables import DAGGER, GAP, cell, counted, csv_text, heading, json_text, markdown
 from rewardsds.rewards.load import TOYBOX_REWARDS
 from rewardsds.runs.progress import say
 from rewardsds.runs.settings import resolved_device
 
-MOST_REASONS = 3
 BYTES_AT_ONCE = 2**29
 """Of pictures that wait for the metrics."""
 
@@ -204,7 +205,7 @@ class ScoreSheet:
             whys = [answer.why for answer in answers if answer.why and not answer.failed]
             if whys:
                 notes.append(
-                    f"{info.title}: not told of {len(whys)} of {len(self.rows)} entries: {_counted(whys)}"
+                    f"{info.title}: not told of {len(whys)} of {len(self.rows)} entries: {counted(whys)}"
                 )
         said = Counter(row.entry.note for row in self.rows if row.entry.note)
         return notes + [note if count == 1 else f"{note} ({count} entries)" for note, count in said.items()]
@@ -220,14 +221,6 @@ def _shown(mean: Mean, info: MetricInfo) -> str:
         return GAP
     text += f" {DAGGER}" if mean.optimised else ""
     return text + (f", {mean.n} of {mean.of}" if mean.n < mean.of else "")
-
-
-def _counted(texts: Sequence[str]) -> str:
-    """Each text once, the most frequent first, with how often it was said; of many only the first few."""
-    counts = Counter(texts).most_common()
-    said = [text if len(counts) == 1 else f"{text} ({count})" for text, count in counts[:MOST_REASONS]]
-    more = [f"and {len(counts) - MOST_REASONS} other reasons"] if len(counts) > MOST_REASONS else []
-    return "; ".join([*said, *more])
 
 
 def _mean_as_dict(mean: Mean) -> dict[str, Any]:
@@ -277,7 +270,7 @@ def score(
         try:
             ready[name] = load_metric(name, device, distractors=[*asked, *distractors], grader=grader)
         except Exception as error:
-            failed[name] = _reason(error)
+            failed[name] = reason(error)
     rows: list[Row] = []
     for part in _in_parts(look_at(entries, Look(views, view_kind, seed, size, device))):
         rows += _answered(part, ready)
@@ -286,7 +279,7 @@ def score(
     for name in ready:
         whys = [row.answers[name].why for row in rows if name in row.answers and row.answers[name].failed]
         if whys:
-            failed[name] = f"failed on {len(whys)} of {len(rows)} entries: {_counted(whys)}"
+            failed[name] = f"failed on {len(whys)} of {len(rows)} entries: {counted(whys)}"
     shown = [ready[info.name].info if info.name in ready else info for info in infos]
     return ScoreSheet(_told_apart(shown), rows, {name: failed[name] for name in metrics if name in failed})
 
@@ -342,15 +335,10 @@ def _answered(part: Sequence[Seen], metrics: Mapping[str, Metric]) -> list[Row]:
         try:
             found = metric(subjects)
         except Exception as error:
-            found = [Answer(None, _reason(error), failed=True)] * len(subjects)
+            found = [failure(error)] * len(subjects)
         assert len(found) == len(subjects)
         answers[name] = iter(found)
     return [
         Row(entry, {} if subject is None else {name: next(own) for name, own in answers.items()})
         for entry, subject in part
     ]
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rewardsds.scenes.files import atomic_path
 
 GAP = "–"
 DAGGER = "†"
+MOST_REASONS = 3
 
 
 def number(value: float, info: MetricInfo, sign: bool = False) -> str:
@@ -54,6 +56,14 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _in_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def counted(texts: Sequence[str]) -> str:
+    """Each text once, the most frequent first, with how often it was said; of many only the first few."""
+    counts = Counter(texts).most_common()
+    said = [text if len(counts) == 1 else f"{text} ({count})" for text, count in counts[:MOST_REASONS]]
+    more = [f"and {len(counts) - MOST_REASONS} other reasons"] if len(counts) > MOST_REASONS else []
+    return "; ".join([*said, *more])
 
 
 def csv_text(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

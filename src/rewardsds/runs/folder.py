@@ -132,52 +132,70 @@ class MetricsWriter:
 
 @contextmanager
 def claimed(path: Path, *, force: bool = False, resume: bool = False) -> Iterator[RunFolder]:
-    """Makes the folder if need be, checks that it can be used, and keeps other processes out of it.
+    """The folder of a run, new or to be resumed, made and locked as `made_and_locked` does it.
 
-    If nothing was written by the end of the block, for example because the prior could not be loaded, a
-    folder that was made here is removed again.
+    force: a new run may take the place of one that is there. Raises RunFolderError for a folder with anything else.
     """
     folder = RunFolder(path)
-    made: list[Path] = []
     if resume:
         folder.read_settings()
-    else:
-        _check_free(folder, force)
-        made = _make(path)
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise RunFolderError(f"cannot write into {path}: permission denied; choose another folder with --out")
-    try:
-        with locked(path):
-            yield folder
-    finally:
-        for new in reversed(made):
-            with suppress(OSError):
-                new.rmdir()  # only works while it is empty
+    elif not is_free(path):
+        _check_replaceable(folder, force)
+    with made_and_locked(path):
+        yield folder
 
 
-def _check_free(folder: RunFolder, force: bool) -> None:
-    path = folder.path
+def is_free(path: Path) -> bool:
+    """Whether a folder is not there yet, or is empty. Raises RunFolderError for what can be no folder."""
     try:
         if not path.exists():
-            return
-        if not path.is_dir():
-            raise RunFolderError(f"{path} is a file, not a folder; choose another folder with --out")
-        if not any(path.iterdir()):
-            return
+            return True
+        if path.is_dir():
+            return not any(path.iterdir())
     except OSError as error:
         raise RunFolderError(
-            f"cannot use the run folder ({describe_os_error(error, path)}); choose another folder with --out"
+            f"cannot use the folder ({describe_os_error(error, path)}); choose another folder with --out"
         ) from None
+    raise RunFolderError(f"{path} is a file, not a folder; choose another folder with --out")
+
+
+def _check_replaceable(folder: RunFolder, force: bool) -> None:
+    path = folder.path
     if not folder.is_run:
         raise RunFolderError(
             f"{path} is not empty and holds no run, so it is left alone; choose another folder with --out"
         )
-    if not force:
-        state = "a finished run" if folder.is_finished else "an unfinished run"
+    if force:
+        return
+    if folder.is_finished:
         raise RunFolderError(
-            f"{path} already holds {state}: continue it with `rewardsds resume {path}`, "
-            "replace it with --force, or choose another folder with --out"
+            f"{path} already holds a finished run: replace it with --force, or choose another folder with --out"
         )
+    raise RunFolderError(
+        f"{path} already holds an unfinished run: continue it with `rewardsds resume {path}`, replace it with --force, "
+        "or choose another folder with --out"
+    )
+
+
+@contextmanager
+def made_and_locked(path: Path) -> Iterator[None]:
+    """Makes the folder if need be, checks that it can be written, and keeps other processes out of it.
+
+    If nothing was written by the end of the block, for example because the prior could not be loaded, a folder that
+    was made here is removed again.
+    """
+    made = _make(path)
+    try:
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise RunFolderError(
+                f"cannot write into {path}: permission denied; choose another folder with --out"
+            )
+        with locked(path):
+            yield
+    finally:
+        for new in reversed(made):
+            with suppress(OSError):
+                new.rmdir()  # only works while it is empty
 
 
 def _make(path: Path) -> list[Path]:
@@ -187,7 +205,7 @@ def _make(path: Path) -> list[Path]:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(
-            f"cannot make the run folder ({describe_os_error(error, path)}); choose another folder with --out"
+            f"cannot make the folder ({describe_os_error(error, path)}); choose another folder with --out"
         ) from None
     return missing[::-1]
 
