@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardsds.evaluation.metrics import MetricInfo, metric_info
+from rewardsds.evaluation.results import NOT_RECORDED, machine_name
 from rewardsds.evaluation.statistics import Estimate
 from rewardsds.evaluation.tables import DAGGER, GAP, cell, heading, markdown, number
 
@@ -255,10 +256,12 @@ def plan(name: str) -> list[str]:
         row += [f"{said['network_evaluations']:,.0f}", f"{said['seconds']:.1f}"]
         rows.append(row)
     prompts, seeds = record["prompts"], len(record["seeds"])
-    machine = record["hardware"]
+    begun_on = record["hardware"]
+    machines = [machine_name(begun_on), *record.get("machines", {})]
+    made_on = "; ".join(name for name in dict.fromkeys(machines) if name != NOT_RECORDED)
     said = (
-        f"{prompts} prompts × {seeds} seed{'s' if seeds > 1 else ''}, size {record['size']}; {machine['processor']}, "
-        f"{machine['cores']} cores, {machine['date']}."
+        f"{prompts} prompts × {seeds} seed{'s' if seeds > 1 else ''}, size {record['size']}; {made_on}, "
+        f"{begun_on['date']}."
     )
     return [said, "", *markdown(heads, rows)]
 
