@@ -263,8 +263,7 @@ def test_a_stopped_comparison_goes_on(tmp_path, number: int, workers: int):
         assert process.returncode == 128 + number
         assert "the same command goes on" in " ".join(said.split())
         assert "Traceback" not in said
-    if workers == 2:  # what had not begun is not begun any more
-        assert len(list(broken.glob("runs/sds/*"))) == 2
+    assert len(list(broken.glob("runs/sds/*"))) <= workers  # what had not begun is not begun any more
     assert not (broken / "comparison.json").exists()
     for run in broken.glob("runs/sds/*"):  # workers whose parent was killed end by themselves
         wait_until_free(run)

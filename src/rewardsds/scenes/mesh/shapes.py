@@ -206,12 +206,12 @@ def read_shape(path: str | Path) -> Shape:
     """
     path = Path(path)
     ending = path.suffix.lower()
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}: give a mesh or a point cloud, {', '.join(ENDINGS)}")
     if ending not in ENDINGS:
         raise ValueError(
             f"{path} is no shape that can be read: expected a file that ends in {', '.join(ENDINGS)}"
         )
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}: give a mesh or a point cloud, {', '.join(ENDINGS)}")
     if path.stat().st_size > LARGEST_FILE:
         raise ValueError(f"{path} has more than {LARGEST_FILE // 2**30} GiB: reduce it in a mesh editor")
     if is_gaussian_ply(path):
