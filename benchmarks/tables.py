@@ -83,7 +83,7 @@ def weightings() -> list[str]:
             _difference(end["reward"], 1, 3),
             f"{end['judge']['ours']:.3f}",
             _difference(end["judge"], 1, 3),
-            f"{end['judge gained per 1000 network evaluations']:.3f}",
+            f"{end['judge gained per 1000 network evaluations']:.3f}".replace("-", "−"),
         ]
         rows.append(cells)
     return markdown(heads, rows)
@@ -257,8 +257,9 @@ def plan(name: str) -> list[str]:
         rows.append(row)
     prompts, seeds = record["prompts"], len(record["seeds"])
     begun_on = record["hardware"]
-    machines = [machine_name(begun_on), *record.get("machines", {})]
-    made_on = "; ".join(name for name in dict.fromkeys(machines) if name != NOT_RECORDED)
+    machines = record.get("machines") or [NOT_RECORDED]
+    names = [machine_name(begun_on) if name == NOT_RECORDED else name for name in machines]
+    made_on = "; ".join(dict.fromkeys(names))
     said = (
         f"{prompts} prompts × {seeds} seed{'s' if seeds > 1 else ''}, size {record['size']}; {made_on}, "
         f"{begun_on['date']}."
