@@ -133,6 +133,7 @@ def test_texts_without_quotes(typed: str, meant: str, capsys: pytest.CaptureFixt
 def test_no_option_of_the_help_is_unknown(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--help"]) == 0
     options = re.findall(r"^\W{1,4}(--[\w.-]+)", capsys.readouterr().out, re.MULTILINE)
+    assert len(options) > 3
     assert main([*command.split(), *options, "--xyzzy"]) == 2
     assert "unknown option --xyzzy;" in one_line(capsys.readouterr().err)
 

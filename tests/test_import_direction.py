@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "distillation": {"memory", "scenes.base", "priors.base", "rewards.base", "rewards.views"},
     # a step's record, the scene's contract, and how files are written
     "runs": {
+        "hardware",
         "distillation",
         "rewards.base",
         "scenes.base",

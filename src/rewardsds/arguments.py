@@ -84,9 +84,8 @@ def _check_options(kind: type, argv: Sequence[str], program: str, left: Sequence
 
 def _options(kind: type, prefix: str = "--") -> Iterator[str]:
     """The options of a command, as tyro names its fields and those of its groups; what has no option as PROMPT."""
-    fields = kind.model_fields if issubclass(kind, BaseModel) else kind.__dataclass_fields__
     hints = get_type_hints(kind, include_extras=True)
-    for name, one in fields.items():
+    for name in kind.model_fields if issubclass(kind, BaseModel) else kind.__dataclass_fields__:
         of, marks = getattr(hints[name], "__origin__", hints[name]), getattr(hints[name], "__metadata__", ())
         option = name.replace("_", "-")
         if isinstance(of, type) and (issubclass(of, BaseModel) or is_dataclass(of)):
@@ -94,7 +93,7 @@ def _options(kind: type, prefix: str = "--") -> Iterator[str]:
         elif tyro.conf.Positional in marks:
             yield name.upper()
         elif tyro.conf.Suppress not in marks:
-            yield from (f"{prefix}{option}", *([f"{prefix}no-{option}"] if one.default is True else []))
+            yield from (f"{prefix}{option}", *([f"{prefix}no-{option}"] if of is bool else []))
 
 
 def _describe_left(left: Sequence[str], kind: type, argv: Sequence[str], program: str) -> str:

@@ -85,9 +85,10 @@ class Make:
     force: bool = False
     """Replace the run that the folder already holds."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Settings file, for example a run's settings.yaml; settings given here count before it."""
+    """Settings file, for example a run's settings.yaml; the command line overrides it."""
     preset: PresetName | None = None
-    """Named settings: small, medium, large (what is spent on the reward), paper; --config counts before them."""
+    """Named settings: small, medium, large (what is spent on the reward), paper; of 3d dreamgaussian, texture. --config
+    overrides them."""
 
 
 @dataclass
@@ -424,12 +425,12 @@ def _given_values(task: type[DistillationSettings], argv: Sequence[str]) -> dict
     config = _option(argv, "--config")
     if config is not None:
         values = over(values, _settings_from_file(task, Path(config)))
+    with settings_of_file(config):
+        _with_gaps(task, values)
     prompts = _option(argv, "--prompts")
     if prompts is not None and "prompts" in task.model_fields:
         values.pop("prompt", None)
         values["prompts"] = read_prompts(prompts)
-    with settings_of_file(config):
-        _with_gaps(task, values)
     return values
 
 
@@ -487,9 +488,9 @@ def _show(result: RunResult) -> int:
 
 def _export(argv: list[str]) -> int:
     made = parse(Export, argv, "rewardsds export")
-    from rewardsds.tasks.export import export
+    from rewardsds.tasks.export import default_target, export
 
-    written = [made.out or made.run / f"object.{made.to}"] if made.run.is_dir() else []
+    written = [made.out or default_target(made.run, made.to)] if made.run.is_dir() else []
     with _writing(*written):
         files = export(
             made.run,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
     if device.startswith("cuda"):
         found["gpu"] = torch.cuda.get_device_name(device)
     return found
+
+
+def machine_record(device: str) -> dict[str, Any]:
+    """This machine, and the day."""
+    return {"date": date.today().isoformat(), **hardware(device)}
 
 
 def _processor() -> str:

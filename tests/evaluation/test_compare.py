@@ -283,6 +283,8 @@ metrics: [judge]
             "methods: {SDS: {weighting: none, best_of: 2, picked_by: judge}}",
             "picked_by of SDS: no reward 'judge'",
         ),
+        ("methods: {SDS: {reward: clpi}}", "method SDS: no reward 'clpi'"),
+        ("methods: {SDS: {best_off: 2}}", r"small.yaml: method SDS: .* best_off \(did you mean best_of\?\)"),
     ],
 )
 def test_names_are_looked_at_before_anything_is_made(tmp_path, more: str, told: str):
@@ -370,7 +372,7 @@ def test_only_an_empty_folder_or_a_comparisons_is_taken(tmp_path):
         (run, "holds no comparison, so it is left alone; choose another folder with --out"),
         (plan, "is a file, not a folder; choose another folder with --out"),
         (plan / "below", "cannot make the folder .*; choose another folder with --out"),
-        (tmp_path / ("x" * 300), "cannot use the folder .*; choose another folder with --out"),
+        (tmp_path / ("x" * 300), "cannot (use|make) the folder .*; choose another folder with --out"),
     ):
         with pytest.raises(RewardsdsError, match=told):
             compare(plan, folder)

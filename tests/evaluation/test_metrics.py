@@ -146,6 +146,12 @@ def test_a_model_that_is_away_is_not_asked_about_every_picture(redness: str) -> 
     assert [shape[1] for shape in sys.modules["hand"].calls] == [20, 1, 1]
 
 
+def test_a_model_that_is_away_is_not_asked_about_the_next_batches(redness: str) -> None:
+    found = load_metric("hand:gone", "cpu")([plain(0.2, views=10)] * 20)
+    assert all(answer.unreachable for answer in found)
+    assert len(sys.modules["hand"].calls) == 3
+
+
 def test_a_clip_gives_its_cosines_and_shows_them_times_100(tiny_clip_folder: Path) -> None:
     metric = load_metric(str(tiny_clip_folder), "cpu")
     assert (metric.info.title, metric.info.scale, metric.info.digits) == ("CLIPScore (clip)", 100, 2)

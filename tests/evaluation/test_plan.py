@@ -38,7 +38,7 @@ def make(**values) -> Plan:
 
 def units_of(plan: Plan, tmp_path: Path, **best_of: int):
     counts = {name: best_of.get(name, 1) for name in plan.columns()}
-    return cells_and_units(plan, asked_of(plan, tmp_path), counts)
+    return cells_and_units(plan, asked_of(plan, lambda: tmp_path), counts)
 
 
 def test_what_a_plan_says(tmp_path):
@@ -190,7 +190,10 @@ def test_an_edit_is_the_same_wherever_its_picture_lies(tmp_path):
     plan = make(task="edit", prompts="toybox-edits:1")
     counts = dict.fromkeys(plan.columns(), 1)
     keys = [
-        [unit.key for unit in cells_and_units(plan, asked_of(plan, tmp_path / name), counts)[1]]
+        [
+            unit.key
+            for unit in cells_and_units(plan, asked_of(plan, lambda name=name: tmp_path / name), counts)[1]
+        ]
         for name in ("here", "there")
     ]
     assert keys[0] == keys[1]
@@ -233,7 +236,7 @@ prompts: [{picture: a.png, source: a red cube, target: a blue cube}]
 methods: {DDS: {weighting: none}}
 """
     plan = plan_of(text, tmp_path)
-    (asked,) = asked_of(plan, tmp_path)
+    (asked,) = asked_of(plan, lambda: tmp_path)
     assert asked.prompt == "a blue cube"
     assert asked.label == "a red cube → a blue cube"
     _, (unit,) = units_of(plan, tmp_path)
@@ -242,10 +245,10 @@ methods: {DDS: {weighting: none}}
 
 def test_the_toyboxs_own_edits(tmp_path):
     plan = make(task="edit", prompts="toybox-edits:2")
-    first, second = asked_of(plan, tmp_path)
+    first, second = asked_of(plan, lambda: tmp_path)
     assert first.settings["picture"].is_file()
     assert first.settings["source"] != first.prompt
-    assert asked_of(plan, tmp_path) == [first, second]
+    assert asked_of(plan, lambda: tmp_path) == [first, second]
 
 
 @pytest.mark.parametrize(

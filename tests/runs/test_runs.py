@@ -37,7 +37,7 @@ def contents(run: Path) -> dict[str, Any]:
     """All that a run decides. Times and memory differ between equal runs and are left out."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     results = json.loads((run / "results.json").read_text())
-    timed = ("seconds", "seconds_by_stage", "peak_memory")
+    timed = ("seconds", "seconds_by_stage", "peak_memory", "hardware")
     files = sorted(
         path.relative_to(run).as_posix()
         for path in run.rglob("*")

@@ -294,7 +294,7 @@ def test_noise_may_be_added_to_the_picture(tmp_path: Path):
 
 def test_a_picture_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     given = ["image", "a red cube", "--init", str(tmp_path / "a.png"), "--out", str(tmp_path / "run")]
-    assert main([*given, "--weighting", "none", "--device", "cpu"]) in (1, 2)
+    assert main([*given, "--weighting", "none", "--device", "cpu"]) == 1
     assert "a.png: there is no such file; give a PNG, JPEG or WebP file" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -302,6 +302,6 @@ def test_a_picture_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.Capt
 def test_a_picture_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "a.png").write_bytes(b"no picture")
     out = tmp_path / "run"
-    assert main(["image", "a red cube", "--init", str(tmp_path / "a.png"), "--out", str(out)]) in (1, 2)
+    assert main(["image", "a red cube", "--init", str(tmp_path / "a.png"), "--out", str(out)]) == 1
     assert "is no picture" in capsys.readouterr().err
     assert not out.exists()

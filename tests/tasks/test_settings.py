@@ -42,8 +42,13 @@ from rewardsds.tasks.settings import (
         ({"steps": 10, "reward_steps": 11}, "the run has only 10 steps"),
         (
             {"reward_steps": "half"},
-            "reward_steps is 'half': expected a number of steps, 0 or more, or a share",
+            "reward_steps is 'half': expected a whole number of steps, 0 or more, or a share",
         ),
+        (
+            {"reward_steps": 0.5},
+            "reward_steps is 0.5: expected a whole number of steps, 0 or more, or a share",
+        ),
+        ({"reward_steps": True}, "reward_steps is True: expected a whole number"),
         ({"reward_steps": "101%"}, "reward_steps is '101%': expected"),
         ({"reward_steps": "-1%"}, "reward_steps is '-1%': expected"),
         ({"temperature": 0}, "temperature is 0"),
@@ -82,7 +87,16 @@ def test_settings_at_the_bounds_are_accepted() -> None:
 
 @pytest.mark.parametrize(
     "given, steps, count",
-    [("0%", 10, 0), ("50%", 10, 5), ("100%", 7, 7), ("12.5%", 160, 20), (3, 10, 3), (None, 10, None)],
+    [
+        ("0%", 10, 0),
+        ("50%", 10, 5),
+        ("100%", 7, 7),
+        ("12.5%", 160, 20),
+        (3, 10, 3),
+        ("3", 10, 3),
+        ("10%", 4, 1),
+        (None, 10, None),
+    ],
 )
 def test_reward_steps_may_be_a_share_of_the_steps(
     given: int | str | None, steps: int, count: int | None

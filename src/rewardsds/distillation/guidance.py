@@ -48,8 +48,9 @@ class RewardSDS:
     seed: of the generators that are made when a call is not given its own; item b has seed + b.
     rest_reward: move the reward model to the CPU while it is not asked, after K steps.
 
-    What is wrong with an argument, and settings that cannot work together, raise ValueError, in one line; of pictures
-    the values are looked at in the first call alone. Words that the prior does not know are warned of, once a prompt.
+    What is wrong with an argument, and settings that cannot work together, raise ValueError, in one line; values of
+    images and latents are looked at in the first call alone. Words that the prior does not know are warned of, once a
+    prompt.
     """
 
     record: StepRecord
@@ -77,6 +78,7 @@ class RewardSDS:
         inputs.expect_counts(1, candidates=candidates, rollout_steps=rollout_steps)
         inputs.expect_counts(0, reward_steps=0 if reward_steps is None else reward_steps, seed=seed)
         inputs.expect_numbers(guidance_scale=guidance_scale, rollout_guidance_scale=rollout_guidance_scale)
+        inputs.expect_text(negative_prompt=negative_prompt)
         if candidates < weighting.minimum_candidates:
             raise ValueError(
                 f"the weighting {weighting} needs at least {weighting.minimum_candidates} candidates, "

@@ -19,7 +19,7 @@ from typing_extensions import get_protocol_members
 from rewardsds.distillation.candidates import NoiseKind
 from rewardsds.distillation.losses.base import Loss
 from rewardsds.distillation.weighting import Weighting
-from rewardsds.errors import some_of
+from rewardsds.errors import NotFiniteError, some_of
 from rewardsds.priors.base import Prior
 from rewardsds.prompts import Texts, per_view
 
@@ -39,14 +39,14 @@ def expect_parts(
     _expect(
         "prior",
         prior,
-        not missing,
-        f"it has no {some_of(missing)}; give what load_prior returns, or an object with all that "
-        "rewardsds.priors.base.Prior says",
+        not missing and not isinstance(prior, type),
+        (f"it has no {some_of(missing)}; " if missing else "")
+        + "give what load_prior returns, or an object with all that rewardsds.priors.base.Prior says",
     )
     _expect(
         "reward",
         reward,
-        reward is None or callable(reward),
+        reward is None or (callable(reward) and not isinstance(reward, type)),
         "give what load_reward returns, a function (images, prompts) → scores of your own, or None for plain SDS",
     )
     _expect(
@@ -82,6 +82,11 @@ def expect_numbers(**numbers: object) -> None:
         _expect(name, value, isinstance(value, Real) and math.isfinite(value), "expected a finite number")
 
 
+def expect_text(**texts: object) -> None:
+    for name, value in texts.items():
+        _expect(name, value, isinstance(value, str), "expected a text, empty for none")
+
+
 def images_of(images: object, device: torch.device) -> Tensor:
     """Images as (B, V, 3, H, W)."""
     return _with_views(
@@ -91,8 +96,8 @@ def images_of(images: object, device: torch.device) -> Tensor:
 
 def latents_of(latents: object, prior: Prior, device: torch.device) -> Tensor:
     """Latents as (B, V, D, h, w)."""
-    hint = "these are the latents of the prior, whose size load_prior(…, image_size=…) sets"
-    return _with_views("latents", latents, prior.latent_shape, device, hint)
+    hint = "these are the latents of the prior, which encode makes of images"
+    return _with_views("latents", latents, (prior.latent_shape[0], "h", "w"), device, hint)
 
 
 def _with_views(
@@ -119,12 +124,12 @@ def _with_views(
 
 
 def check_values(images: Tensor | None, latents: Tensor | None) -> None:
-    """Raises ValueError for images or latents with NaN or infinity, and for images that are not in [0, 1]."""
+    """Raises NotFiniteError for images or latents with NaN or infinity, ValueError for images not in [0, 1]."""
     name, values = ("images", images) if latents is None else ("latents", latents)
     assert values is not None
     low, high = (float(end) for end in values.detach().aminmax())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"{name} hold NaN or infinity in the first step: look at what makes them")
+        raise NotFiniteError(f"{name} hold NaN or infinity: look at what makes them")
     if images is not None and not -ROUNDING <= low <= high <= 1 + ROUNDING:
         raise ValueError(
             f"images have values from {low:.3g} to {high:.3g}: expected 0 to 1; give (images + 1) / 2 of those from -1 "
@@ -137,7 +142,7 @@ def prompts_of(prompt: object, batch: int, views: int) -> Texts:
     if prompt is None:
         raise ValueError("a prompt is needed: one text, or one for each item")
     prompts: list[Any] = [prompt] * batch
-    if isinstance(prompt, Sequence) and not isinstance(prompt, str):
+    if isinstance(prompt, Sequence) and not isinstance(prompt, (str, bytes)):
         prompts = list(prompt)
     wrong = [text for text in single_texts(prompts) if not isinstance(text, str)]
     if wrong:
@@ -158,7 +163,7 @@ def single_texts(prompts: Texts) -> list[str]:
 
 def _texts(item: Any) -> Sequence[str]:
     """The texts of an item's views, or its one."""
-    return item if isinstance(item, Sequence) and not isinstance(item, str) else [item]
+    return item if isinstance(item, Sequence) and not isinstance(item, (str, bytes)) else [item]
 
 
 def cameras_of(cameras: Any, batch: int, views: int) -> Tensor | None:

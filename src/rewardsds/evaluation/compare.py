@@ -4,8 +4,8 @@ The plan's folder:
 
     plan.yaml        the plan as it was read, all names filled in
     runs/            one run folder a unit, named by what it depends on: a changed plan remakes only what it changes
-    costs.json       what a result of each method costs, measured before anything is made, and the machine that did it;
-                     written first: a folder that has it is a comparison's
+    costs.json       what a result of each method costs, measured before anything is made, and the machine on which it
+                     was begun; written first: a folder that has it is a comparison's
     scores.json      answers of the metrics, which are asked once
     comparison.json, comparison.csv, comparison.md, sheet.png, report.html
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import signal
 import threading
 from collections import Counter
@@ -30,7 +31,7 @@ from rich.console import Console
 from torch import Tensor
 
 from rewardsds.distillation.step import ask
-from rewardsds.errors import Interrupted, RewardsdsError, RunFolderError, SettingsError
+from rewardsds.errors import Interrupted, RewardsdsError, RunFolderError, SettingsError, settings_of_file
 from rewardsds.evaluation import execute
 from rewardsds.evaluation.costs import Cost, measure
 from rewardsds.evaluation.metrics import (
@@ -53,6 +54,7 @@ from rewardsds.evaluation.sheet import draw_sheet
 from rewardsds.evaluation.subjects import Entry, Look, look_at, size_of
 from rewardsds.evaluation.tables import json_text
 from rewardsds.evaluation.units import Asked, Cell, Made, Unit, asked_of, cells_and_units
+from rewardsds.hardware import machine_record
 from rewardsds.rewards.load import GRADER, load_reward, reward_names
 from rewardsds.runs import atomic
 from rewardsds.runs.folder import RunFolder, is_free, made_and_locked
@@ -67,7 +69,7 @@ AT_ONCE = 32  # results that are looked at together
 SHEET_VIEWS, SHEET_SIZE = 4, 96  # of an object in the contact sheet
 
 
-def _check(plan: Plan) -> None:
+def _check_plan(plan: Plan) -> None:
     """Raises SettingsError for names of no metric and no reward, and for settings that the task does not have: nothing
     is made or written for them."""
     for name in plan.metrics:
@@ -75,14 +77,18 @@ def _check(plan: Plan) -> None:
     edit = {"picture": Path("picture.png"), "source": "a toy", "target": "a toy"}
     given = edit if plan.task == "edit" else {"prompt": "a toy"}
     for name, variant in plan.columns().items():
-        what = f"method {name}"
+        method = variant.method
         try:
-            plan.settings_of(variant.method, **given)
-            what = f"picked_by of {name}"
-            if variant.method.picked_by:
-                check_reward(variant.method.picked_by)
+            settings = plan.settings_of(method, **given)
+            if settings.needs_reward and method.sampling_steps is None:
+                check_reward(settings.reward)
         except SettingsError as error:
-            raise SettingsError(f"{what}: {error}") from None
+            raise SettingsError(f"method {name}: {error}") from None
+        try:
+            if method.picked_by:
+                check_reward(method.picked_by)
+        except SettingsError as error:
+            raise SettingsError(f"picked_by of {name}: {error}") from None
 
 
 @dataclass
@@ -101,13 +107,23 @@ class Comparison:
     )  # finished runs of other comparisons, by a unit's key
 
     def __post_init__(self) -> None:
-        _check(self.plan)
+        _check_plan(self.plan)
         more = self.plan.distractors
         self.distractors = read_prompts(more) if isinstance(more, str) else list(more)
-        self.asked = asked_of(self.plan, self.root / "pictures")
-        self.columns = self.plan.columns()
         self.notes = _Notes(self.root / COSTS)
+        self.asked = asked_of(self.plan, self._pictures)
+        self.columns = self.plan.columns()
         self.answers = _Notes(self.root / "scores.json")
+
+    def _begin(self) -> None:
+        """Marks the folder as a comparison's, before anything else is written."""
+        if self.notes.get("hardware") is None:
+            self.notes.put("hardware", machine_record(resolved_device("auto")))
+        self.notes.write()
+
+    def _pictures(self) -> Path:
+        self._begin()
+        return self.root / "pictures"
 
     # --- what is to be made -----------------------------------------------------------------------------
 
@@ -117,9 +133,7 @@ class Comparison:
         counts = {name: variant.method.best_of for name, variant in self.columns.items()}
         fixed = {name: count if isinstance(count, int) else 1 for name, count in counts.items()}
         self.cells, _ = cells_and_units(self.plan, self.asked, dict.fromkeys(fixed, 1))
-        if self.notes.get("hardware") is None:
-            self.notes.put("hardware", execute.machine_record(resolved_device("auto")))
-        self.notes.write()
+        self._begin()
         costs = {name: self._cost(name) for name in fixed}
         self.best_of = dict(fixed)
         for name, other in counts.items():
@@ -476,8 +490,9 @@ class _Picker:
 
 
 def _endpoint(reward: str, grader: GraderSettings) -> list[str | None]:
-    """Where a grader is asked, on which its answers depend; nothing of other rewards."""
-    return [grader.url] if any(name.startswith(GRADER) for name in reward_names(reward)) else []
+    """Where a grader is asked, on which its answers depend; nothing of other rewards, and of OpenAI's own endpoint."""
+    url = grader.url or os.environ.get("OPENAI_BASE_URL")
+    return [url] if url and any(name.startswith(GRADER) for name in reward_names(reward)) else []
 
 
 class _Metrics:
@@ -578,8 +593,9 @@ def compare(
     name = "-".join(part for part in ("compare", plan_path.stem, size or "") if part)
     root = out or Path("runs") / name
     with _claimed(root):
-        comparison = Comparison(plan, root, console)
-        costs = comparison.lay_out()
+        with settings_of_file(plan_path):
+            comparison = Comparison(plan, root, console)
+            costs = comparison.lay_out()
         comparison.find_elsewhere(reuse)
         workers = workers or comparison.room()
         comparison.say_what_it_costs(costs, workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,10 +63,12 @@ def make_edits(count: int, split: Split, kinds: Sequence[str]) -> list[ExactEdit
 
 
 def write_edits(count: int, folder: Path) -> list[tuple[Path, str, str]]:
-    """(picture, source, target) of edits of the test split; pictures of earlier ones are written over."""
+    """(picture, source, target) of edits of the test split; a picture is known by what it shows, and written once."""
     found = []
     for index, edit in enumerate(make_edits(count, "test", embedded_kinds())):
-        path = folder / f"edit_{index:03d}.png"
-        save_png(edit.before, path)
+        shown = hashlib.sha256(edit.before.numpy().tobytes()).hexdigest()[:8]
+        path = folder / f"edit_{index:03d}-{shown}.png"
+        if not path.is_file():
+            save_png(edit.before, path)
         found.append((path, describe(edit.source), describe(edit.target)))
     return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import multiprocessing
 import os
@@ -21,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +27,6 @@ from rich.console import Console
 
 from rewardsds.errors import Interrupted, RewardsdsError, describe_os_error
 from rewardsds.evaluation.units import Unit
-from rewardsds.hardware import hardware
-from rewardsds.runs import atomic
 from rewardsds.runs.folder import RunFolder
 from rewardsds.tasks.settings import TextToImageSettings
 
@@ -81,7 +77,7 @@ def make(unit: Unit, root: Path) -> Outcome:
     from rewardsds.tasks.run import resume, run
 
     folder, quiet, began = RunFolder(root / unit.folder), Console(file=io.StringIO()), time.perf_counter()
-    problem, was_finished = "", folder.is_finished
+    problem = ""
     try:
         if unit.sampling_steps is not None:
             assert isinstance(unit.settings, TextToImageSettings)
@@ -90,8 +86,6 @@ def make(unit: Unit, root: Path) -> Outcome:
             resume(folder.path, console=quiet)
         else:
             run(unit.settings.model_copy(update={"out": folder.path}), console=quiet)
-        if not was_finished:
-            _record_machine(folder)
     except Interrupted:
         raise
     except OSError as error:
@@ -100,18 +94,6 @@ def make(unit: Unit, root: Path) -> Outcome:
         kind = "" if isinstance(error, RewardsdsError) else f"{type(error).__name__}: "
         problem = kind + (" ".join(str(error).split()) or "it failed without a word")
     return Outcome(unit, time.perf_counter() - began, problem)
-
-
-def _record_machine(folder: RunFolder) -> None:
-    """Writes into a run's results that it is this machine which has finished it."""
-    results = folder.read_results()
-    record = {**results, "hardware": machine_record(results["device"])}
-    atomic.write_text(folder.results, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-
-
-def machine_record(device: str) -> dict[str, Any]:
-    """This machine, and the day."""
-    return {"date": date.today().isoformat(), **hardware(device)}
 
 
 def here(units: Sequence[Unit], root: Path) -> Iterator[Outcome]:

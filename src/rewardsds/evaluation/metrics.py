@@ -69,7 +69,7 @@ class Subject:
 @dataclass(frozen=True)
 class Answer:
     """value: None where it cannot be told. why: says why not. failed: because the metric itself failed. unreachable:
-    and that because its model is not there or cannot be reached, so that it will hardly answer anything else."""
+    failed, and because its model is not there or cannot be reached, so that it will hardly answer anything else."""
 
     value: float | None
     why: str = ""
@@ -92,7 +92,7 @@ def failure(error: Exception) -> Answer:
 
 
 def reason(error: Exception) -> str:
-    """An error in one line; of other errors than those for users their kind too."""
+    """An error in one line; errors other than ValueError are told with their class."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
@@ -103,7 +103,8 @@ def _is_unreachable(error: BaseException | None) -> bool:
         import openai
 
         refused = openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError
-        kinds += openai.APIConnectionError, *refused
+        exhausted = openai.RateLimitError, openai.InternalServerError  # the client has asked again already
+        kinds += openai.APIConnectionError, *refused, *exhausted
     while error is not None and not isinstance(error, kinds):
         error = error.__cause__
     return error is not None
@@ -258,10 +259,14 @@ class RewardMetric:
     def __call__(self, subjects: Sequence[Subject]) -> list[Answer]:
         answers: dict[int, Answer] = {}
         for batch in batches(subjects):
-            answers |= zip(batch, self._of_one_shape([subjects[index] for index in batch]))
+            before = list(answers.values())
+            answers |= zip(batch, self._of_one_shape([subjects[index] for index in batch], before))
         return [answers[index] for index in range(len(subjects))]
 
-    def _of_one_shape(self, subjects: Sequence[Subject]) -> list[Answer]:
+    def _of_one_shape(self, subjects: Sequence[Subject], before: Sequence[Answer] = ()) -> list[Answer]:
+        """before: the answers so far."""
+        if _is_lost(before):
+            return [before[-1]] * len(subjects)
         pictures = torch.stack([one.pictures for one in subjects]).to(self.device)
         try:
             scores = ask(self.reward, pictures[None], [one.prompt for one in subjects])[0]
@@ -271,9 +276,13 @@ class RewardMetric:
                 return [failure(error)]
         found: list[Answer] = []
         for one in subjects:
-            is_lost = len(found) > 1 and all(answer.unreachable for answer in found[-2:])
-            found += found[-1:] if is_lost else self._of_one_shape([one])
+            found += self._of_one_shape([one], [*before, *found])
         return found
+
+
+def _is_lost(answers: Sequence[Answer]) -> bool:
+    """Whether a model could not be reached twice in a row."""
+    return len(answers) > 1 and all(answer.unreachable for answer in answers[-2:])
 
 
 def batches(subjects: Sequence[Subject], most: int = PICTURES_AT_ONCE) -> Iterator[list[int]]:

@@ -27,7 +27,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
-from rewardsds.errors import SettingsError, describe_os_error, settings_of_file
+from rewardsds.errors import SettingsError, describe_os_error, did_you_mean, setting_names, settings_of_file
 from rewardsds.evaluation.prompt_sets import read_prompts
 from rewardsds.evaluation.settings import DEFAULT_METRICS, VIEWS, ViewKind
 from rewardsds.runs.settings import Settings, over
@@ -155,8 +155,8 @@ class Plan(Settings):
     )
     grader: GraderSettings | None = Field(
         default=None,
-        description="Of a grader that is a metric or picks. null: as settings have it; of one that picks, those of its "
-        "method.",
+        description="Of a grader that is a metric or picks, with a budget for each. null: as settings have it; of one "
+        "that picks, those of its method.",
     )
     distractors: str | list[str] = Field(
         default_factory=list, description="More prompts among which r-precision looks for the right one."
@@ -266,6 +266,10 @@ class Plan(Settings):
                 raise SettingsError(
                     f"settings have {name}, which a plan gives itself: by prompts, seeds and best_of"
                 )
+        for name in method.settings:
+            if name not in kind.model_fields:
+                known = [*setting_names(kind), *Method.model_fields]
+                raise SettingsError(f"unknown setting {name}{did_you_mean(name, known)}")
         settings = kind(**values, **given)
         # counted: methods that say the same K as a share and as a number owe the same runs
         return settings.model_copy(update={"reward_steps": settings.resolved_reward_steps})

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rewardsds.distillation.candidates import Candidates, draw_noise, rollout
 from rewardsds.distillation.noising import noise_levels
+from rewardsds.hardware import machine_record
 from rewardsds.priors.base import Prior
 from rewardsds.runs import atomic
 from rewardsds.runs.folder import RunFolder, locked
@@ -68,7 +69,7 @@ def make_samples(settings: TextToImageSettings, steps: int, folder: Path) -> Non
             "seconds": round(seconds, 3),
             "network_evaluations": prior.network_evaluations - before,
             "device": settings.device,
-            "torch": torch.__version__,
+            "hardware": machine_record(settings.device),
             "scene_sha256": hashlib.sha256(pictures.cpu().numpy().tobytes()).hexdigest(),
         }
         atomic.write_text(RunFolder(folder).results, json.dumps(results, indent=2) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -85,8 +85,8 @@ class Cell:
     problem: str = ""
 
 
-def asked_of(plan: Plan, pictures: Path) -> list[Asked]:
-    """The plan's prompts, or its edits. pictures: folder for pictures of the toybox's own edits.
+def asked_of(plan: Plan, pictures: Callable[[], Path]) -> list[Asked]:
+    """The plan's prompts, or its edits. pictures: gives the folder for pictures of the toybox's own edits.
 
     Raises SettingsError where there are none.
     """
@@ -107,7 +107,7 @@ def asked_of(plan: Plan, pictures: Path) -> list[Asked]:
     ][: plan.limit]
 
 
-def _edits(plan: Plan, pictures: Path) -> list[Edit]:
+def _edits(plan: Plan, pictures: Callable[[], Path]) -> list[Edit]:
     if isinstance(plan.prompts, list):
         return [edit for edit in plan.prompts if isinstance(edit, Edit)]
     name, _, count = plan.prompts.partition(":")
@@ -119,7 +119,7 @@ def _edits(plan: Plan, pictures: Path) -> list[Edit]:
 
     return [
         Edit(picture=picture, source=source, target=target)
-        for picture, source, target in write_edits(min(int(count or 48), plan.limit or 10_000), pictures)
+        for picture, source, target in write_edits(min(int(count or 48), plan.limit or 10_000), pictures())
     ]
 
 

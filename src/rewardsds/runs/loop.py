@@ -30,6 +30,7 @@ from rewardsds.errors import (
     describe_os_error,
     settings_of_file,
 )
+from rewardsds.hardware import machine_record
 from rewardsds.rewards.base import RewardError
 from rewardsds.runs import atomic, checkpoint
 from rewardsds.runs.folder import MetricsWriter, RunFolder, claimed
@@ -450,7 +451,7 @@ def summarise(lines: Sequence[Mapping[str, Any]], settings: RunSettings, job: Jo
         "network_evaluations": sum(line["network_evaluations"] for line in lines),
         "peak_memory": peak_memory(settings.device),
         "device": settings.device,
-        "torch": torch.__version__,
+        "hardware": machine_record(settings.device),
         "scene_sha256": _digest(job.scene),
     }
 

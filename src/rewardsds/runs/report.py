@@ -78,7 +78,7 @@ def render_report(
         final_reward=_final_reward(lines),
         peak_memory=summary["peak_memory"],
         device=summary["device"],
-        torch_version=summary["torch"],
+        torch_version=summary["hardware"]["torch"],
     )
 
 

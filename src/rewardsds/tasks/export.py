@@ -53,7 +53,7 @@ def export(
     or of which nothing is seen.
     """
     settings = read_run(run, device)
-    out = out or run / f"{_default_name(to)}.{to}"
+    out = out or default_target(run, to)
     if out.suffix.lower() != f".{to}":
         raise SettingsError(f"out is {out}, but what is written is {to}: give a name that ends in .{to}")
     targets = [_named(out, seed, len(settings.seeds)) for seed in settings.seeds]
@@ -117,8 +117,10 @@ def write_object(
         write_html(mesh, path, title)
 
 
-def _default_name(to: ExportFormat) -> str:
-    return {"png": "views", "mp4": "turntable", "gif": "turntable"}.get(to, "object")
+def default_target(run: Path, to: ExportFormat) -> Path:
+    """Where an export goes that is given no other place."""
+    name = {"png": "views", "mp4": "turntable", "gif": "turntable"}.get(to, "object")
+    return run / f"{name}.{to}"
 
 
 def _named(out: Path, seed: int, count: int) -> Path:

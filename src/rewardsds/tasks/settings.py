@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -347,15 +347,17 @@ class DistillationSettings(RunSettings):
             raise ValueError("expected two fractions, 0 <= low <= high <= 1")
         return ends
 
-    @field_validator("reward_steps")
+    @field_validator("reward_steps", mode="before")
     @classmethod
-    def _check_reward_steps(cls, given: int | str | None) -> int | str | None:
+    def _check_reward_steps(cls, given: Any) -> int | str | None:
+        if isinstance(given, str) and re.fullmatch(r"\d+", given):
+            return int(given)
         if isinstance(given, str):
             fits = re.fullmatch(r"\d+(\.\d+)?%", given) is not None and float(given[:-1]) <= 100
         else:
-            fits = given is None or given >= 0
+            fits = given is None or (type(given) is int and given >= 0)
         if not fits:
-            raise ValueError("expected a number of steps, 0 or more, or a share of them, 0% to 100%")
+            raise ValueError("expected a whole number of steps, 0 or more, or a share of them such as 50%")
         return given
 
     @model_validator(mode="after")
@@ -393,7 +395,8 @@ class DistillationSettings(RunSettings):
     def resolved_reward_steps(self) -> int | None:
         """K as a number of steps; None: all."""
         if isinstance(self.reward_steps, str):
-            return round(float(self.reward_steps.rstrip("%")) / 100 * self.steps)
+            share = float(self.reward_steps.rstrip("%")) / 100
+            return max(1, round(share * self.steps)) if share else 0
         return self.reward_steps
 
     @property

@@ -52,11 +52,11 @@ CORE_KINDS = (
     "apple", "backpack", "bag", "banana", "car", "couch", "cube", "dog", "hat", "penguin", "sheep", "table",
     "tree",
 )  # fmt: skip
-"""As many kinds as two hours of two CPU cores can teach the networks to know well."""
+"""As many kinds as a few hours of two CPU cores can teach the networks to know well."""
 
 
 def stage_settings(preset: Preset, stage: StageName) -> StageSettings:
-    """Settings of a stage: `cpu` for about two hours on two cores, `gpu` for about twenty minutes on one
+    """Settings of a stage: `cpu` for nearly three hours on two cores, `gpu` for about twenty minutes on one
     data-centre GPU, rendering included.
     """
     return _PRESETS[preset][stage].model_copy()
@@ -79,7 +79,7 @@ _PRESETS: dict[Preset, dict[StageName, StageSettings]] = {
             steps=4000, batch=48, learning_rate=3e-3, weight_decay=0.02, average=0.995, minutes=11
         ),
         "view-judge": StageSettings(
-            steps=4000, batch=48, learning_rate=2e-3, weight_decay=0.02, average=0.995, minutes=11
+            steps=4000, batch=48, learning_rate=2e-3, weight_decay=0.02, average=0.995, minutes=20
         ),
         "card": StageSettings(steps=1, batch=64, learning_rate=1.0),
     },
