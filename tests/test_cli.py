@@ -504,3 +504,10 @@ def test_toybox_show(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "size is 4: expected 16 to 1024 pixels" in capsys.readouterr().err
     assert main(["toybox", "show", "a dragon", "--out", str(sheet)]) == 1
     assert "names no toy" in capsys.readouterr().err
+
+
+def test_what_is_warned_of_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    options = ["--weighting", "softmax", "--steps", "10", "--device", "cpu", "--out", str(tmp_path / "run")]
+    assert main(["image", "a red car", *options]) == 0
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "steers next to nothing" in line]
+    assert told.startswith("warning: the reward")

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -306,7 +307,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         argv.remove("--debug")
         debug = True
     try:
-        return _dispatch(argv)
+        with _plain_warnings():
+            return _dispatch(argv)
     except SystemExit as stop:  # --help of a command
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
@@ -321,6 +323,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _fail(*_describe(error))
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """What this package warns of is told in a line, without the place in the code."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
+        if issubclass(category, UserWarning) and Path(filename).is_relative_to(Path(__file__).parent):
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            usual(message, category, filename, lineno, *more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _describe(error: Exception) -> tuple[str, int]:

@@ -591,6 +591,30 @@ def test_words_that_the_prior_does_not_know_are_named_once_a_prompt():
         guidance(latents=latents(1, views=2), prompt=[["dark", "dark castle"]])
 
 
+def steered_by(rewards: list[float], weighting: Weighting, steps: int = 25) -> list[str]:
+    """What is warned of in so many steps with candidates of these rewards."""
+    scores = KnownScores(torch.tensor(rewards)[:, None])
+    guidance = RewardSDS(two_colours(), scores, candidates=4, weighting=weighting)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(steps):
+            guidance(latents=latents(1).requires_grad_(), prompt="dark")
+    return [str(one.message) for one in told if "steers next to nothing" in str(one.message)]
+
+
+def test_a_reward_that_steers_nothing_is_told_once():
+    close = [0.28, 0.29, 0.30, 0.31]
+    (told,) = steered_by(close, Softmax())
+    assert (
+        "weights of 4 candidates have been all but equal (now 0.246 to 0.254, of rewards that differ by 0.01)"
+        in told
+    )
+    assert steered_by(close, Softmax(temperature=0.02)) == []
+    assert steered_by(close, BestWorst()) == []
+    assert steered_by([0.0, 1.0, 2.0, 3.0], Softmax()) == []
+    assert steered_by(close, Softmax(), steps=9) == []
+
+
 def test_no_reward_is_needed_when_no_step_uses_it():
     guidance = RewardSDS(two_colours(), reward_steps=0)
     guidance(latents=latents(1), prompt="dark")

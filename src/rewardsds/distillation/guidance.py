@@ -24,6 +24,8 @@ from rewardsds.rewards.base import Reward
 
 DEFAULT_WEIGHTING = BestWorst(k=1)
 DEFAULT_TIMESTEPS = FixedRange(0.02, 0.98)
+FLAT_STEPS = 10
+"""After so many steps on end with all but equal weights a user is told."""
 
 
 class RewardSDS:
@@ -50,7 +52,7 @@ class RewardSDS:
 
     What is wrong with an argument, and settings that cannot work together, raise ValueError, in one line; values of
     images and latents are looked at in the first call alone. Words that the prior does not know are warned of, once a
-    prompt.
+    prompt; weights that are all but equal, so that the reward steers nothing, once.
     """
 
     record: StepRecord
@@ -109,6 +111,7 @@ class RewardSDS:
         self._generators: list[torch.Generator] = []
         self._values_checked = False
         self._texts_seen: set[str] = set()
+        self._flat_steps = 0
 
     def uses_reward(self, step: int) -> bool:
         """Whether the step is reward-weighted; if not, it is plain SDS with one candidate."""
@@ -177,6 +180,8 @@ class RewardSDS:
             generators=generators,
             previews=previews,
         )
+        if rewarded:
+            self._tell_flat_weights()
         # Linear in z, so that its gradient is g to the last bit; the value is put in without gradient.
         linear = (z * g.to(z.dtype)).sum()
         return linear + (self.record.loss.sum() - linear).detach()
@@ -201,6 +206,23 @@ class RewardSDS:
                         "vocabulary load another prior",
                         stacklevel=3,
                     )
+
+    def _tell_flat_weights(self) -> None:
+        """Warns once where for some steps on end the effective number of candidates, 1 / Σ w², is nearly N: N are
+        paid for, and their mean is followed, as plain SDS does."""
+        weights, rewards = self.record.weights, self.record.rewards
+        if self._flat_steps >= FLAT_STEPS or rewards is None or len(weights) < 2:
+            return
+        effective = 1 / weights.square().sum(dim=0)
+        self._flat_steps = self._flat_steps + 1 if bool((effective > 0.95 * len(weights)).all()) else 0
+        if self._flat_steps == FLAT_STEPS:
+            warnings.warn(
+                f"the reward steers next to nothing: for {FLAT_STEPS} steps the weights of {len(weights)} candidates "
+                f"have been all but equal (now {float(weights.min()):.3f} to {float(weights.max()):.3f}, of rewards "
+                f"that differ by {float(rewards.std(dim=0).mean()):.1g}) with {self.settings.weighting}; lower "
+                "softmax's temperature to about that difference, or take another weighting",
+                stacklevel=3,
+            )
 
     def _own_generators(self, batch: int) -> list[torch.Generator]:
         for item in range(len(self._generators), batch):
