@@ -64,7 +64,7 @@ def export(path: Path, threads: int, folder: Path) -> dict[str, Any]:
         field_of_view=scene.camera.resolved_field_of_view,
         relative_distance=scene.camera.relative_distance,
     )
-    wanted = scene.render_images(cameras, SIZE)[:, 0]
+    wanted = scene.render_images(cameras.to(scene.device), SIZE)[:, 0].cpu()
     flat = cameras[:, 0]
     background = scene.background.evaluation
     if len(set(background)) != 1:

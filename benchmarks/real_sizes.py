@@ -47,6 +47,9 @@ class Unread:
     def condition(self, *given: Any) -> Condition:
         return self._condition
 
+    def unknown_words(self, prompt: str) -> list[str]:
+        return []
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._prior, name)
 

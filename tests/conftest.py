@@ -11,6 +11,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 from hypothesis import settings
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests that are not of CUDA are of the CPU, also where there is a GPU that `auto` would take."""
+    if "cuda" not in str(config.getoption("markexpr")).replace("not cuda", ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 # No deadline for an example: tests may run beside other work. The same examples every time.
 settings.register_profile("rewardsds", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("rewardsds")

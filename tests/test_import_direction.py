@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     # a step's record, the scene's contract, and how files are written
     "runs": {
         "hardware",
+        "memory",
         "distillation",
         "rewards.base",
         "scenes.base",
@@ -46,10 +47,21 @@ ALLOWED: dict[str, set[str]] = {
         "toybox.captions",
         "toybox.specification",
     },
-    "models": {"catalogue", "hub", "pretrained", "foreign", "memory", "hardware", "priors", "rewards"},
+    "models": {
+        "catalogue",
+        "hub",
+        "pretrained",
+        "foreign",
+        "memory",
+        "hardware",
+        "priors",
+        "rewards",
+        "scenes",
+    },
     "evaluation": {
         "catalogue",
         "hardware",
+        "memory",
         "tasks",
         "runs",
         "toybox",

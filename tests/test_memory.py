@@ -50,15 +50,16 @@ def test_as_many_items_as_fit():
 class Memory:
     """Squares rows, of which it holds so many at a time."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, error: Exception | None = None) -> None:
         self.rows = rows
+        self.error = error or torch.OutOfMemoryError("no room")
         self.calls: list[int] = []
 
     def __call__(self, taken: slice) -> Tensor:
         rows = torch.arange(20.0)[taken, None]
         self.calls.append(len(rows))
         if len(rows) > self.rows:
-            raise torch.OutOfMemoryError("no room")
+            raise self.error
         return rows.square()
 
 
@@ -67,6 +68,24 @@ def test_slices_put_together_are_the_whole(size: int | None, calls: list[int]):
     memory = Memory(20)
     assert torch.equal(Chunks(size)(memory, 20), torch.arange(20.0)[:, None].square())
     assert memory.calls == calls
+
+
+@pytest.mark.parametrize(
+    "text, full",
+    [
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("GET was unable to find an engine to execute this computation", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_libraries_of_cuda_say_in_words_of_their_own_that_memory_is_full(text: str, full: bool):
+    memory = Memory(6, RuntimeError(text))
+    if full:
+        assert torch.equal(Chunks("auto")(memory, 20), torch.arange(20.0)[:, None].square())
+    else:
+        with pytest.raises(RuntimeError, match=text):
+            Chunks("auto")(memory, 20)
 
 
 def test_auto_finds_what_fits_once_and_keeps_it():

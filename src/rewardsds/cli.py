@@ -229,7 +229,7 @@ class Compare:
     ray: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
     """A Ray cluster that shares the folder, in place of processes: HOST:PORT, auto, or local to start one here."""
     gpus: float = 0.0
-    """GPUs of a run on the Ray cluster; fractions share one."""
+    """GPUs of a run on the Ray cluster; fractions share one. 0: one, if the cluster has any and the run uses one."""
     reuse: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER…")] = ()
     """Other comparisons, or folders of such as runs/, whose finished runs are taken over where they are the same."""
     dry_run: bool = False

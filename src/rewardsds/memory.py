@@ -92,8 +92,8 @@ class Chunks:
                 if len(slices) == 1:
                     return run(slices[0])
                 return torch.cat([_run_again(run, rows) if self.recompute else run(rows) for rows in slices])
-            except torch.OutOfMemoryError:
-                if self.size != "auto" or size <= unit:
+            except RuntimeError as error:
+                if self.size != "auto" or size <= unit or not is_out_of_memory(error):
                     raise
             # Outside of the handler, whose traceback still holds what was computed.
             torch.cuda.empty_cache()
@@ -103,6 +103,13 @@ class Chunks:
 def _run_again(run: Callable[[slice], Tensor], rows: slice) -> Tensor:
     """Its result, whose backward pass runs it once more instead of keeping what it computed."""
     return checkpoint(run, rows, use_reentrant=False, preserve_rng_state=False)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's memory was full: as torch says it, or as CUDA's libraries do where they found no room."""
+    texts = "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "unable to find an engine to execute"
+    known = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    return known or isinstance(error, torch.OutOfMemoryError)
 
 
 def move(thing: object, device: torch.device | str) -> None:

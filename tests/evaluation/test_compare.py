@@ -9,17 +9,22 @@ import json
 import subprocess
 import sys
 import threading
+import weakref
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from rich.console import Console
 
 from rewardsds.cli import main
 from rewardsds.errors import RewardsdsError, RunFolderError, SettingsError
 from rewardsds.evaluation.compare import compare
+from rewardsds.evaluation.costs import Cost
 from rewardsds.evaluation.plan import read_plan
 from rewardsds.rewards.grader import ASPECTS
 from rewardsds.rewards.load import load_reward
@@ -406,6 +411,75 @@ def test_runs_of_several_machines_are_told_apart(tmp_path):
         assert "Several machines: " in text
         assert "Abacus, 10 cores (1 run)" in text
     assert read(out)["machines"] == figures.machines
+
+
+@pytest.mark.parametrize(
+    "said, gpus, recorded",
+    [("cpu", 1, "cpu"), ("auto", 1, "cuda"), ("auto", 0, "cpu"), ("cuda:1", 2, "cuda:1"), ("cuda:1", 1, "cuda"),
+     ("cuda", 0, "cpu")],
+)  # fmt: skip
+def test_the_machine_is_recorded_by_the_device_of_the_runs(
+    tmp_path, monkeypatch, said: str, gpus: int, recorded: str
+):
+    from rewardsds.evaluation import compare as module
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(module, "machine_record", lambda device: {"device": device})
+    monkeypatch.setattr(module, "measure", lambda unit: Cost(1.0, 1.0))
+    plan = write_plan(tmp_path, SHORT.replace("steps: 2", f"steps: 2, device: '{said}'"))
+    comparison = module.Comparison(read_plan(plan), tmp_path, Console(file=io.StringIO()))
+    comparison.lay_out()
+    assert json.loads((tmp_path / module.COSTS).read_text())["hardware"] == {"device": recorded}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_measured_leaves_no_gpu_memory_taken(tmp_path, monkeypatch, fails: bool):
+    from rewardsds.evaluation import compare as module
+
+    class Model:
+        pass
+
+    models: list[Any] = []
+    gone: list[bool] = []
+
+    def measure(unit: Any) -> Cost:
+        model: Any = Model()
+        model.itself = model
+        models.append(weakref.ref(model))
+        if fails:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Cost(1.0, 1.0)
+
+    monkeypatch.setattr(module, "measure", measure)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: gone.append(models[-1]() is None))
+    comparison = module.Comparison(
+        read_plan(write_plan(tmp_path, SHORT)), tmp_path, Console(file=io.StringIO())
+    )
+    assert comparison.lay_out() == {"SDS": "CUDA out of memory" if fails else Cost(1.0, 1.0)}
+    assert gone == [True]
+
+
+def test_what_picks_is_loaded_in_float32(tmp_path, monkeypatch):
+    from rewardsds.evaluation import compare as module
+
+    asked: list[Any] = []
+
+    def load(name: str, device: str, dtype: Any = None, **options: Any) -> Any:
+        asked.append((name, device, dtype))
+
+        def reward(images: torch.Tensor, prompts: Any) -> torch.Tensor:
+            asked.append(torch.backends.cudnn.allow_tf32)
+            return images.mean((2, 3, 4, 5))
+
+        return reward
+
+    monkeypatch.setattr(module, "load_reward", load)
+    text = SHORT.replace("weighting: none", "weighting: none, best_of: 2, picked_by: clip")
+    compare(write_plan(tmp_path, text), tmp_path / "out", workers=1)
+    assert asked == [("clip", "cpu", torch.float32), False]
+    assert torch.backends.cudnn.allow_tf32
 
 
 class Grades(BaseHTTPRequestHandler):

@@ -11,16 +11,21 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
+import torch
 
-from rewardsds.errors import RunFolderError
+from rewardsds.errors import RewardsdsError, RunFolderError
+from rewardsds.evaluation import execute
 from rewardsds.evaluation.execute import Outcome, here, in_processes, is_made, make, on_ray
 from rewardsds.evaluation.plan import make_plan
 from rewardsds.evaluation.units import Unit, asked_of, cells_and_units
@@ -84,6 +89,164 @@ def test_a_run_says_which_machine_has_finished_it(tmp_path):
     folder.results.write_text(json.dumps(old))  # finished before it was written down: nobody knows where
     make(unit, tmp_path)
     assert folder.read_results() == old
+
+
+class Cluster:
+    """What is asked of Ray; whatever it is to make is made here. gpus: that it has."""
+
+    exceptions = SimpleNamespace(RayError=RuntimeError)
+
+    def __init__(self, gpus: float) -> None:
+        self.gpus = gpus
+        self.given: list[float] = []
+        """GPUs of each run."""
+
+    def nodes(self) -> list[str]:
+        return ["one"]
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 8.0, **({"GPU": self.gpus} if self.gpus else {})}
+
+    def remote(self, num_gpus: float, **options: Any) -> Any:
+        def of(function: Any) -> Any:
+            self.given.append(num_gpus)
+            return SimpleNamespace(remote=lambda *given: lambda: function(*given))
+
+        return of
+
+    def wait(self, pending: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+        return pending[:num_returns], pending[num_returns:]
+
+    def get(self, reference: Any) -> Any:
+        return reference()
+
+    def shutdown(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("address", ["local", "auto", "10.0.0.1:6379"])
+def test_ray_is_told_which_cluster_is_meant(monkeypatch, address: str):
+    """Without an address Ray takes the one that ran here last, if it still does or not."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=lambda **given: asked.append(given)))
+    execute._connected(address)
+    (given,) = asked
+    assert given["address"] == address
+    assert given["include_dashboard"] is (False if address == "local" else None)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str]]:
+    """(folder, device) of each run that is begun or gone on with; none is made."""
+    from rewardsds.evaluation import sampling
+    from rewardsds.runs import loop
+    from rewardsds.tasks import run
+
+    found: list[tuple[Path, str]] = []
+
+    def resume(folder: Path, read: Any, build: Any, console: Any) -> None:
+        found.append((folder, read({"task": "image", "prompt": "a red cube", "device": "cuda:2"}).device))
+
+    monkeypatch.setattr(run, "run", lambda settings, console: found.append((settings.out, settings.device)))
+    monkeypatch.setattr(loop, "resume", resume)
+    monkeypatch.setattr(
+        sampling, "make_samples", lambda settings, steps, out: found.append((out, settings.device))
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    "devices, has, asked, given, said",
+    [
+        (["auto", "cuda:1"], 2.0, 0.0, [1.0, 1.0], True),
+        (["auto", "cpu"], 2.0, 0.0, [1.0, 0.0], True),
+        (["cpu", "cpu"], 2.0, 0.0, [0.0, 0.0], False),
+        (["auto", "auto"], 0.0, 0.0, [0.0, 0.0], False),
+        (["auto", "cuda"], 2.0, 0.5, [0.5, 0.5], False),
+    ],
+)
+def test_gpus_of_runs_on_a_cluster(
+    tmp_path, monkeypatch, made, devices: list[str], has: float, asked: float, given: list[float], said: bool
+):
+    """Ray hides no GPU from a run that asks for none: all would take the first."""
+    units = [unit for device, steps in zip(devices, (2, 3)) for unit in units_of(steps, 1, device=device)]
+    cluster, told = Cluster(has), list[str]()
+    monkeypatch.setattr(execute, "_connected", lambda address: cluster)
+    outcomes = list(on_ray(units, tmp_path, "auto", asked, told.append))
+    assert cluster.given == given
+    assert ("one for each run" in told[0]) is said
+    assert [one.problem for one in outcomes] == ["", ""]
+    # those that a run sees are numbered anew; the folder is the unit's own
+    assert made == [
+        (tmp_path / unit.folder, "cuda" if unit.settings.device == "cuda:1" else unit.settings.device)
+        for unit in units
+    ]
+
+
+def test_a_numbered_gpu_is_the_first_where_no_other_is_seen(tmp_path, made):
+    (unit,) = units_of(2, 1, device="cuda:1")
+    folder = tmp_path / unit.folder
+    make(Unit("m", unit.settings, unit.items, sampling_steps=2), tmp_path, own_gpus=True)
+    folder.mkdir(parents=True)
+    (folder / "settings.yaml").write_text("task: image")
+    make(unit, tmp_path, own_gpus=True)
+    make(unit, tmp_path)
+    assert [device for _, device in made] == ["cuda", "cuda", "cuda:2"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_leaves_no_gpu_memory_taken_and_its_peak_is_its_own(tmp_path, monkeypatch, fails: bool):
+    from rewardsds.tasks import run
+
+    class Model:
+        pass
+
+    events: list[Any] = []
+
+    def make_run(settings: Any, console: Any) -> None:
+        model: Any = Model()
+        model.itself = model
+        events.append(weakref.ref(model))
+        if fails:
+            raise RewardsdsError("the GPU's memory was full")
+
+    monkeypatch.setattr(run, "run", make_run)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: events.append(device))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: events.append(events[-1]() is None))
+    (unit,) = units_of(2, 1)
+    outcome = make(unit, tmp_path)
+    assert bool(outcome.problem) is fails
+    first, second, _, gone = events
+    assert (first, second, gone) == (0, 1, True)
+
+
+class Queued:
+    """Pictures that a GPU has been asked for: it is waited for when they are read."""
+
+    def __init__(self, count: int, seconds: float) -> None:
+        self.count, self.seconds = count, seconds
+
+    def cpu(self) -> torch.Tensor:
+        time.sleep(self.seconds)
+        return torch.zeros(self.count, 3, 8, 8)
+
+
+def test_the_seconds_of_sampling_are_those_until_the_pictures_are_there(tmp_path, monkeypatch):
+    from rewardsds.evaluation import costs, sampling
+
+    prior: Any = SimpleNamespace(network_evaluations=0, unknown_words=lambda prompt: [])
+    for module in (costs, sampling):
+        monkeypatch.setattr(module, "make_prior", lambda settings: prior)
+        monkeypatch.setattr(
+            module, "sample", lambda prior, prompts, seeds, steps, scale: Queued(len(prompts), 0.2)
+        )
+    (unit,) = units_of(2, 1)
+    unit = Unit("m", unit.settings, unit.items, sampling_steps=4)
+    assert make(unit, tmp_path).problem == ""
+    assert RunFolder(tmp_path / unit.folder).read_results()["seconds"] >= 0.2
+    assert costs.measure(unit).seconds >= 2 * 0.2  # two of four steps are tried
 
 
 @pytest.mark.slow

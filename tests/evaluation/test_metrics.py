@@ -104,6 +104,24 @@ def test_r_precision_needs_a_clip() -> None:
         load_metric("r-precision:image-reward", "cpu")
 
 
+@pytest.mark.parametrize(
+    "name, source", [("clip", "clip"), ("r-precision", "clip"), ("r-precision:clip-l", "clip-l")]
+)
+def test_what_measures_is_loaded_in_float32(monkeypatch: pytest.MonkeyPatch, name: str, source: str) -> None:
+    """On CUDA, where rewards that steer are in float16: a score is the same wherever it was computed."""
+    from rewardsds.evaluation import metrics
+
+    asked: list[Any] = []
+
+    def load(source: str, device: str, dtype: Any = None, **options: Any) -> Any:
+        asked.append((source, dtype))
+        return load_reward("clip", "cpu")
+
+    monkeypatch.setattr(metrics, "load_reward", load)
+    load_metric(name, "cpu")
+    assert asked == [(source, torch.float32)]
+
+
 # --- rewards ------------------------------------------------------------------------------------------------
 
 

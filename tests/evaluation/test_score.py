@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from painted import paint
 
 from rewardsds.cli import Score, main
@@ -51,6 +52,23 @@ def test_seeds_are_averaged_before_prompts(two: list[Path]) -> None:
         "| rival | 3 | 0.200 |",
     ]
     assert "- its prompt was read from its name (6 entries)" in lines
+
+
+ROUNDING = """
+import torch
+
+def tf32(images, prompts):
+    return images.new_full(images.shape[:2], float(torch.backends.cudnn.allow_tf32))
+"""
+
+
+def test_metrics_convolve_in_float32(two: list[Path]) -> None:
+    """TF32, which GPUs take for convolutions unless told otherwise, has no more digits than float16."""
+    Path("rounding.py").write_text(ROUNDING)
+    before = torch.backends.cudnn.allow_tf32
+    sheet = score(two, ["rounding:tf32"])
+    assert {row.answers["rounding:tf32"].value for row in sheet.rows} == {0.0}
+    assert torch.backends.cudnn.allow_tf32 is before
 
 
 def test_a_picture_that_is_missing_is_no_zero(two: list[Path]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -136,6 +138,32 @@ def test_what_is_recommended_on_a_gpu_is_scored_by_a_real_reward(monkeypatch: py
         file = f"models/files/{known(name).files[0]}"
         assert f"rewardsds models fetch {name} --folder models/files" in said
         assert f"rewardsds models convert {name} {file} models/{name}" in said
+
+
+@pytest.mark.parametrize("problem", [None, "gsplat finds no CUDA toolkit (nvcc) to build its kernels with"])
+def test_doctor_asks_every_gpu_and_whether_gsplat_works(monkeypatch: pytest.MonkeyPatch, problem: str | None):
+    """Before Ampere bf16 is emulated, which torch counts as supported."""
+    from rewardsds.scenes.gaussians import rasterization
+
+    cards = [
+        SimpleNamespace(name="Old", major=7, minor=5, total_memory=15 * GIB),
+        SimpleNamespace(name="New", major=9, minor=0, total_memory=80 * GIB),
+    ]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *given: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *index: (10 * GIB, 15 * GIB))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: cards[index])
+    monkeypatch.setattr(
+        doctor, "hardware", lambda device: {"processor": "x", "cores": 2, "memory_gigabytes": 8}
+    )
+    monkeypatch.setattr(doctor, "_version", lambda name: "1.5.3" if name == "gsplat" else None)
+    monkeypatch.setattr(rasterization, "gsplat_problem", lambda: problem)
+    rows = {line[2:16].strip(): line[17:] for line in doctor.doctor()}
+    assert "capability 7.5, fp16, CUDA" in rows["GPU 0"]
+    assert "capability 9.0, bf16 and fp16, CUDA" in rows["GPU 1"]
+    assert rows["gsplat"] == ("1.5.3" if problem is None else f"1.5.3, which cannot be used: {problem}")
+    assert rows["openai"].startswith("not installed (")
 
 
 def test_doctor_says_what_is_there(capsys: pytest.CaptureFixture[str]):

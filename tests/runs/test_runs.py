@@ -30,7 +30,7 @@ from rewardsds.errors import (
 )
 from rewardsds.runs import checkpoint
 from rewardsds.runs.loop import Job
-from rewardsds.runs.settings import RunSettings
+from rewardsds.runs.settings import RunSettings, resolved_device
 
 
 def contents(run: Path) -> dict[str, Any]:
@@ -478,6 +478,14 @@ def test_progress_is_told_in_plain_lines_off_a_terminal(tmp_path: Path) -> None:
     assert lines[-1].startswith("step 40/40  reward ")
     assert 10 <= len(lines) <= 12
     assert "peak memory" in said(console)
+
+
+def test_cublas_is_told_before_anything_is_computed_on_a_gpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    assert resolved_device("cuda:0") == "cuda:0"
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 def test_numba_does_not_change_how_many_threads_torch_has():

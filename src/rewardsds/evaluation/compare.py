@@ -34,6 +34,7 @@ from rewardsds.distillation.step import ask
 from rewardsds.errors import Interrupted, RewardsdsError, RunFolderError, SettingsError, settings_of_file
 from rewardsds.evaluation import execute
 from rewardsds.evaluation.costs import Cost, measure
+from rewardsds.evaluation.gpu_memory import release_memory
 from rewardsds.evaluation.metrics import (
     Answer,
     Metric,
@@ -41,6 +42,7 @@ from rewardsds.evaluation.metrics import (
     Subject,
     check_reward,
     failure,
+    full_precision,
     is_optimised,
     load_metric,
     metric_info,
@@ -62,7 +64,7 @@ from rewardsds.runs.progress import format_seconds, say
 from rewardsds.runs.settings import available_cores, resolved_device
 from rewardsds.scenes.export import render_turntable, save_png, turntable_cameras
 from rewardsds.tasks.parts import grader_options
-from rewardsds.tasks.settings import GraderSettings, TextTo3DSettings
+from rewardsds.tasks.settings import DistillationSettings, GraderSettings, TextTo3DSettings
 
 COSTS = "costs.json"
 AT_ONCE = 32  # results that are looked at together
@@ -74,12 +76,10 @@ def _check_plan(plan: Plan) -> None:
     is made or written for them."""
     for name in plan.metrics:
         metric_info(name)
-    edit = {"picture": Path("picture.png"), "source": "a toy", "target": "a toy"}
-    given = edit if plan.task == "edit" else {"prompt": "a toy"}
     for name, variant in plan.columns().items():
         method = variant.method
         try:
-            settings = plan.settings_of(method, **given)
+            settings = _settings_of(plan, method)
             if settings.needs_reward and method.sampling_steps is None:
                 check_reward(settings.reward)
         except SettingsError as error:
@@ -89,6 +89,20 @@ def _check_plan(plan: Plan) -> None:
                 check_reward(method.picked_by)
         except SettingsError as error:
             raise SettingsError(f"picked_by of {name}: {error}") from None
+
+
+def _settings_of(plan: Plan, method: Method) -> DistillationSettings:
+    """Of a run of a method, whatever is asked for."""
+    edit = {"picture": Path("picture.png"), "source": "a toy", "target": "a toy"}
+    return plan.settings_of(method, **(edit if plan.task == "edit" else {"prompt": "a toy"}))
+
+
+def _there(device: str) -> str:
+    """A device as settings say it; what this machine has in place of a GPU that it has not."""
+    try:
+        return resolved_device(device)
+    except SettingsError:
+        return resolved_device("auto")
 
 
 @dataclass
@@ -111,15 +125,21 @@ class Comparison:
         more = self.plan.distractors
         self.distractors = read_prompts(more) if isinstance(more, str) else list(more)
         self.notes = _Notes(self.root / COSTS)
-        self.asked = asked_of(self.plan, self._pictures)
         self.columns = self.plan.columns()
+        self.asked = asked_of(self.plan, self._pictures)
         self.answers = _Notes(self.root / "scores.json")
 
     def _begin(self) -> None:
         """Marks the folder as a comparison's, before anything else is written."""
         if self.notes.get("hardware") is None:
-            self.notes.put("hardware", machine_record(resolved_device("auto")))
+            self.notes.put("hardware", machine_record(_there(self._device)))
         self.notes.write()
+
+    @property
+    def _device(self) -> str:
+        """The device of the methods; where some are on the CPU and others not, that of the others."""
+        said = [_settings_of(self.plan, variant.method).device for variant in self.columns.values()]
+        return next((device for device in said if device != "cpu"), "cpu")
 
     def _pictures(self) -> Path:
         self._begin()
@@ -165,13 +185,16 @@ class Comparison:
                 known = list(measure(unit))
             except (ValueError, OSError, RuntimeError) as error:
                 return " ".join(str(error).split())
+            finally:  # after the handler, whose traceback holds what was measured
+                release_memory()
             self.notes.put(unit.key, known)
             self.notes.write()
         return Cost(*known)
 
     def room(self) -> int:
         """How many runs this machine makes at the same time: by their threads, and one on a GPU."""
-        if not self.units or self.units[0].settings.resolved().device != "cpu":
+        devices = {unit.settings.device for unit in self.units}
+        if not devices or any(resolved_device(device) != "cpu" for device in devices):
             return 1
         return max(1, available_cores() // max(unit.settings.threads or 1 for unit in self.units))
 
@@ -482,9 +505,10 @@ class _Picker:
             pictures.append(subject.pictures)
         own = name, device, grader
         if own not in self._rewards:
-            where = None if device == "auto" else device
-            self._rewards[own] = load_reward(name, where, grader=grader_options(grader))
-        with torch.no_grad():
+            self._rewards[own] = load_reward(
+                name, _there(device), torch.float32, chunk="auto", grader=grader_options(grader)
+            )
+        with torch.no_grad(), full_precision():
             scores = ask(self._rewards[own], torch.stack(pictures)[:, None], [cell.asked.prompt])
         return int(scores[:, 0].argmax())
 
@@ -521,7 +545,8 @@ class _Metrics:
             self.gaps[name] = reason(error)
             return []
         try:
-            answers = self._loaded[name](subjects)
+            with full_precision():
+                answers = self._loaded[name](subjects)
         except (ValueError, OSError, RuntimeError) as error:
             answers = [failure(error)] * len(subjects)
         if len(answers) > 1 and all(answer.unreachable for answer in answers):
@@ -577,7 +602,8 @@ def compare(
 
     out: the plan's folder; runs/compare-<name of the plan> unless said otherwise, with the size behind it.
     workers: processes; as many as have cores, and one on a GPU, unless said otherwise.
-    ray: address of a Ray cluster that shares the folder, in their place; gpus: of each run there.
+    ray: address of a Ray cluster that shares the folder, in their place; gpus: of each run there, fractions share one;
+    0: one where the cluster has any and the run's device is not cpu.
     reuse: folders of other comparisons, or of several, whose finished runs are copied where they are the same.
     dry_run: only say what it costs. rescore: ask the metrics again.
 
@@ -597,6 +623,8 @@ def compare(
             comparison = Comparison(plan, root, console)
             costs = comparison.lay_out()
         comparison.find_elsewhere(reuse)
+        if ray is not None:
+            workers = 1  # how many a cluster makes at the same time is not known yet
         workers = workers or comparison.room()
         comparison.say_what_it_costs(costs, workers)
         if dry_run:

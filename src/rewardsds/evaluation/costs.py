@@ -67,7 +67,7 @@ def _of_sampling(prior: Prior, unit: Unit, guidance_scale: float) -> Cost:
     prompts, seeds = zip(*unit.items)
     tried = min(2, unit.sampling_steps)
     before, began = prior.network_evaluations, time.perf_counter()
-    sample(prior, prompts, seeds, tried, guidance_scale)
+    sample(prior, prompts, seeds, tried, guidance_scale).cpu()  # which waits for a GPU
+    seconds, spent = time.perf_counter() - began, prior.network_evaluations - before
     share = unit.sampling_steps / tried / len(unit.items)
-    spent = prior.network_evaluations - before
-    return Cost(spent * share, (time.perf_counter() - began) * share)
+    return Cost(spent * share, seconds * share)

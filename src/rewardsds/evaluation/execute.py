@@ -26,9 +26,10 @@ from typing import Any
 from rich.console import Console
 
 from rewardsds.errors import Interrupted, RewardsdsError, describe_os_error
+from rewardsds.evaluation.gpu_memory import forget_peaks, release_memory
 from rewardsds.evaluation.units import Unit
 from rewardsds.runs.folder import RunFolder
-from rewardsds.tasks.settings import TextToImageSettings
+from rewardsds.tasks.settings import DistillationSettings, TextToImageSettings
 
 LOST_WORKERS = 3  # times that a unit whose worker vanished is begun again
 
@@ -71,21 +72,31 @@ def take_over(unit: Unit, root: Path, run: Path) -> None:
         copy.replace(folder)
 
 
-def make(unit: Unit, root: Path) -> Outcome:
-    """Makes a unit, or goes on with it. Never raises but for what stops everything: interrupts."""
+def make(unit: Unit, root: Path, own_gpus: bool = False) -> Outcome:
+    """Makes a unit, or goes on with it. Never raises but for what stops everything: interrupts.
+
+    own_gpus: this process sees only GPUs that are meant for the unit, so that cuda:N is its first.
+    """
     from rewardsds.evaluation.sampling import make_samples
-    from rewardsds.tasks.run import resume, run
+    from rewardsds.runs import loop
+    from rewardsds.tasks.run import build, run, settings_from
 
     folder, quiet, began = RunFolder(root / unit.folder), Console(file=io.StringIO()), time.perf_counter()
     problem = ""
+
+    def placed(settings: DistillationSettings) -> DistillationSettings:
+        return _on_first_gpu(settings) if own_gpus else settings
+
+    forget_peaks()
     try:
+        settings = placed(unit.settings)
         if unit.sampling_steps is not None:
-            assert isinstance(unit.settings, TextToImageSettings)
-            make_samples(unit.settings, unit.sampling_steps, folder.path)
+            assert isinstance(settings, TextToImageSettings)
+            make_samples(settings, unit.sampling_steps, folder.path)
         elif folder.is_run:
-            resume(folder.path, console=quiet)
+            loop.resume(folder.path, lambda values: placed(settings_from(values)), build, console=quiet)
         else:
-            run(unit.settings.model_copy(update={"out": folder.path}), console=quiet)
+            run(settings.model_copy(update={"out": folder.path}), console=quiet)
     except Interrupted:
         raise
     except OSError as error:
@@ -93,7 +104,14 @@ def make(unit: Unit, root: Path) -> Outcome:
     except Exception as error:  # one run that fails must not take the others with it
         kind = "" if isinstance(error, RewardsdsError) else f"{type(error).__name__}: "
         problem = kind + (" ".join(str(error).split()) or "it failed without a word")
+    finally:
+        release_memory()
     return Outcome(unit, time.perf_counter() - began, problem)
+
+
+def _on_first_gpu(settings: DistillationSettings) -> DistillationSettings:
+    numbered = settings.device.startswith("cuda:")
+    return settings.model_copy(update={"device": "cuda"}) if numbered else settings
 
 
 def here(units: Sequence[Unit], root: Path) -> Iterator[Outcome]:
@@ -171,11 +189,11 @@ def _end_with_the_parent() -> None:
 _stopped = threading.Event()  # this process was told to end
 
 
-def _make_in_worker(unit: Unit, root: Path) -> Outcome:
+def _make_in_worker(unit: Unit, root: Path, own_gpus: bool = False) -> Outcome:
     if _stopped.is_set():  # the pool had handed out the next unit before it was told
         return Outcome(unit, 0.0, "not begun")
     try:
-        return make(unit, root)
+        return make(unit, root, own_gpus)
     except Interrupted as stopped:
         _stopped.set()
         return Outcome(unit, 0.0, str(stopped))
@@ -184,26 +202,37 @@ def _make_in_worker(unit: Unit, root: Path) -> Outcome:
 def _make_on_cluster(unit: Unit, root: Path, folder: str) -> Outcome:
     """A cluster's processes begin where the cluster was started: a plan's paths are those of the one who asks."""
     os.chdir(folder)
-    return _make_in_worker(unit, root)
+    return _make_in_worker(unit, root, own_gpus=True)
 
 
 def on_ray(
     units: Sequence[Unit], root: Path, address: str, gpus: float, say: Callable[[str], None]
 ) -> Iterator[Outcome]:
-    """On a Ray cluster that shares the plan's folder; each run has `settings.threads` cores and `gpus` of a GPU.
+    """On a Ray cluster that shares the plan's folder; each run has `settings.threads` cores and `gpus` GPUs.
+
+    gpus: fractions share one. 0: one where the cluster has any, since Ray hides none from runs that ask for none. Runs
+    on the device cpu have none.
 
     A run whose worker or machine is lost is given to another, `LOST_WORKERS` times at most. Raises RewardsdsError where
     Ray is not installed or the cluster cannot be reached.
     """
     ray = _connected(address)
     try:
-        say(
-            f"on a Ray cluster of {len(ray.nodes())} machines with {ray.cluster_resources().get('CPU', 0):.0f} cores"
-        )
+        has = ray.cluster_resources()
+        said = f"on a Ray cluster of {len(ray.nodes())} machines with {has.get('CPU', 0):.0f} cores"
+        if has.get("GPU"):
+            said += f" and {has['GPU']:.0f} GPUs"
+            if not gpus and any(unit.settings.device != "cpu" for unit in units):
+                gpus = 1.0
+                said += ", one for each run: with --gpus 0.5 two share one, with device: cpu they use none"
+        say(said)
         pending: dict[Any, Unit] = {}
         for unit in units:
             remote = ray.remote(
-                num_cpus=unit.settings.threads or 1, num_gpus=gpus, max_retries=LOST_WORKERS, max_calls=1
+                num_cpus=unit.settings.threads or 1,
+                num_gpus=0.0 if unit.settings.device == "cpu" else gpus,
+                max_retries=LOST_WORKERS,
+                max_calls=1,
             )(_make_on_cluster)
             pending[remote.remote(unit, root, os.getcwd())] = unit
         while pending:
@@ -226,7 +255,7 @@ def _connected(address: str) -> Any:
         raise RewardsdsError("a Ray cluster needs the package ray: pip install 'rewardsds[ray]'") from None
     try:
         ray.init(
-            address=None if address == "local" else address,
+            address=address,  # local starts a cluster, None would take one that is here, or was
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=threading.current_thread() is threading.main_thread(),

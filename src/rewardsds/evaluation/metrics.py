@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -199,11 +199,11 @@ def load_metric(
         return ObjectMetric(info, _Sides(load_view_judge(device=device), _SIDED[name]))
     if info.name.partition(":")[0] == R_PRECISION:
         source = name.partition(":")[2] or "clip"
-        clip = load_reward(source, device, chunk="auto")
+        clip = load_reward(source, device, torch.float32, chunk="auto")
         if not isinstance(clip, CLIPReward):
             raise ValueError(f"{name} needs a CLIP, and {source} is a {type(clip).__name__}")
         return RPrecision(info, clip, distractors)
-    reward = load_reward(name, device, chunk="auto", grader=grader)
+    reward = load_reward(name, device, torch.float32, chunk="auto", grader=grader)
     return RewardMetric(_shown_as(info, reward), reward, device)
 
 
@@ -238,6 +238,17 @@ def _shown_as(info: MetricInfo, reward: Reward) -> MetricInfo:
         return info
     title = info.title if reward.fit == "pad" else f"CLIPScore ({info.title})"  # HPS is a CLIP that pads
     return replace(info, title=title, digits=2, scale=100)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """What measures says the same on every device: convolutions of a GPU in float32, not TF32, inside the block."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 # --- rewards ------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def make_samples(settings: TextToImageSettings, steps: int, folder: Path) -> Non
         asked = [known_prompt(text, prior, settings.prior).text for text, _ in items]
         began, before = time.perf_counter(), prior.network_evaluations
         scale = settings.resolved_rollout_guidance_scale
-        pictures = sample(prior, asked, [seed for _, seed in items], steps, scale)
+        pictures = sample(prior, asked, [seed for _, seed in items], steps, scale).cpu()  # waits for a GPU
         seconds = time.perf_counter() - began
         names = file_names(items)
         for name, picture in zip(names, pictures, strict=True):
@@ -70,6 +70,6 @@ def make_samples(settings: TextToImageSettings, steps: int, folder: Path) -> Non
             "network_evaluations": prior.network_evaluations - before,
             "device": settings.device,
             "hardware": machine_record(settings.device),
-            "scene_sha256": hashlib.sha256(pictures.cpu().numpy().tobytes()).hexdigest(),
+            "scene_sha256": hashlib.sha256(pictures.numpy().tobytes()).hexdigest(),
         }
         atomic.write_text(RunFolder(folder).results, json.dumps(results, indent=2) + "\n")

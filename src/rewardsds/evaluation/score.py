@@ -20,6 +20,7 @@ from rewardsds.evaluation.metrics import (
     MetricInfo,
     Subject,
     failure,
+    full_precision,
     is_optimised,
     load_metric,
     metric_info,
@@ -333,7 +334,8 @@ def _answered(part: Sequence[Seen], metrics: Mapping[str, Metric]) -> list[Row]:
     answers: dict[str, Iterator[Answer]] = {}
     for name, metric in metrics.items() if subjects else ():
         try:
-            found = metric(subjects)
+            with full_precision():
+                found = metric(subjects)
         except Exception as error:
             found = [failure(error)] * len(subjects)
         assert len(found) == len(subjects)

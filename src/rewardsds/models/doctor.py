@@ -90,7 +90,7 @@ def doctor(candidates: int = 10) -> list[str]:
         "software",
         _row("python", platform.python_version()),
         *[_row(name, metadata.version(name)) for name in LIBRARIES],
-        *[_row(name, _version(name) or f"not installed ({purpose})") for name, purpose in OPTIONAL.items()],
+        *[_row(name, _optional(name, purpose, cuda)) for name, purpose in OPTIONAL.items()],
         _row(
             "C++ compiler",
             next(filter(shutil.which, ("c++", "g++", "clang++")), "none (--compile needs one)"),
@@ -155,7 +155,7 @@ def _gpus() -> list[str]:
     for index in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(index)
         free, total = torch.cuda.mem_get_info(index)
-        bf16 = "bf16 and fp16" if torch.cuda.is_bf16_supported() else "fp16"
+        bf16 = "bf16 and fp16" if found.major >= 8 else "fp16"  # before Ampere bf16 is emulated, and slow
         lines.append(
             _row(
                 f"GPU {index}",
@@ -189,6 +189,19 @@ def _models() -> list[str]:
         _row("hub's cache", f"{HF_HUB_CACHE}{offline}"),
         _row("in it", ", ".join(there) or "none of `rewardsds models list`"),
     ]
+
+
+def _optional(name: str, purpose: str, cuda: bool) -> str:
+    """Its version, what it lacks, or what it would be good for."""
+    version = _version(name)
+    if version is None:
+        return f"not installed ({purpose})"
+    problem = None
+    if name == "gsplat" and cuda:
+        from rewardsds.scenes.gaussians.rasterization import gsplat_problem
+
+        problem = gsplat_problem()
+    return version if problem is None else f"{version}, which cannot be used: {problem}"
 
 
 def _version(name: str) -> str | None:

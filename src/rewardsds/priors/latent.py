@@ -288,10 +288,13 @@ class LatentPrior(ABC):
         hook = self.time_embedding.register_forward_hook(
             lambda module, given, output: output + beside.to(output.dtype)
         )
+        # A compiled network does not see hooks that come later.
+        compiled, self.network._compiled_call_impl = self.network._compiled_call_impl, None
         try:
             yield
         finally:
             hook.remove()
+            self.network._compiled_call_impl = compiled
 
     def in_chunks(self, size: int | Literal["auto"] | None) -> None:
         """At most so many pictures in a call of the network or the autoencoder; see `Chunks`."""

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from rewardsds.memory import Chunks
+from rewardsds.memory import Chunks, is_out_of_memory
 from rewardsds.prompts import Texts
 
 
@@ -59,9 +59,9 @@ def scores_of(reward: Reward, images: Tensor, prompts: Texts) -> Tensor:
     name = getattr(reward, "__name__", type(reward).__name__)
     try:
         scores: object = reward(images, prompts)  # pyright: ignore[reportArgumentType]
-    except (RewardError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if isinstance(error, RewardError) or is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())
         raise RewardError(
             f"the reward {name} failed with {type(error).__name__}{f': {reason}' if reason else ''}"

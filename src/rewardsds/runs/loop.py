@@ -31,6 +31,7 @@ from rewardsds.errors import (
     settings_of_file,
 )
 from rewardsds.hardware import machine_record
+from rewardsds.memory import is_out_of_memory
 from rewardsds.rewards.base import RewardError
 from rewardsds.runs import atomic, checkpoint
 from rewardsds.runs.folder import MetricsWriter, RunFolder, claimed
@@ -306,7 +307,9 @@ class TrainingLoop:
                 f"{error}; that was in step {step + 1}, the state before it is in {path}: mend the reward and "
                 f"continue with `rewardsds resume {self.folder.path}`"
             ) from error
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             path = self._save_before_step(before)
             raise RewardsdsError(
                 f"the GPU's memory was full in step {step + 1}; the state before it is in {path}: end what else uses "
@@ -516,12 +519,12 @@ class _Watch:
 
     def __init__(self, device: str):
         self.seconds: dict[str, float] = {}
-        self._cuda = device.startswith("cuda")
+        self._device = torch.device(device)
         self._last = time.perf_counter()
 
     def stop(self, stage: str) -> None:
-        if self._cuda:
-            torch.cuda.synchronize()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now

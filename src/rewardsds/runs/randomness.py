@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -28,8 +27,6 @@ def deterministic(threads: int, device: str) -> Iterator[None]:
     operation that has no deterministic kernel warns instead of stopping the run.
     """
     cuda = device.startswith("cuda")
-    if cuda:  # read by cuBLAS when its first handle is made
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads_before = torch.get_num_threads()
     enabled_before = torch.are_deterministic_algorithms_enabled()
     warn_before = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -37,11 +34,15 @@ def deterministic(threads: int, device: str) -> Iterator[None]:
     numba_before = _set_numba_threads(threads)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=cuda)
+    memory: Any = torch.utils.deterministic
+    fill_before = memory.fill_uninitialized_memory
+    memory.fill_uninitialized_memory = False  # it would cost a pass over all that is allocated
     try:
         yield
     finally:
         if numba_before is not None:
             _set_numba_threads(numba_before)
+        memory.fill_uninitialized_memory = fill_before
         torch.set_num_threads(threads_before)
         torch.use_deterministic_algorithms(enabled_before, warn_only=warn_before)
 

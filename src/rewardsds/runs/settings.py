@@ -88,6 +88,8 @@ def resolved_device(device: str) -> str:
             raise SettingsError(f"device is {device!r}, but torch sees no CUDA GPU: cpu and auto need none")
         if ":" in device and int(device.split(":")[1]) >= count:
             raise SettingsError(f"device is {device!r}, but there are {count} CUDA GPUs, counted from 0")
+        # cuBLAS reads it with the first product of matrices, long before a run's first step
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return device
 
 

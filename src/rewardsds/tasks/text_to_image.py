@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rewardsds.errors import SettingsError
-from rewardsds.memory import free_memory, largest_batch
+from rewardsds.memory import free_memory, is_out_of_memory, largest_batch
 from rewardsds.priors.base import Prior
 from rewardsds.runs.loop import Job
 from rewardsds.runs.randomness import generator
@@ -81,7 +81,15 @@ def room(settings: TextToImageSettings, parts: Parts, items: int) -> str:
         loss.backward()
 
     available = free_memory(device)
-    fit, needed = largest_batch(trial, available)
+    try:
+        fit, needed = largest_batch(trial, available)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SettingsError(
+            "the GPU's memory does not hold a step with two pictures: make them in runs of their own, or lower chunk, "
+            "precision or candidates"
+        ) from error
     where = "GPU memory" if device.type == "cuda" else "memory"
     need, free = needed(items) / 2**30, available / 2**30
     if items > fit:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from rewardsds.scenes.cameras import sample_orbit_group
+from rewardsds.scenes.gaussians import rasterization
 
 
 @dataclass
@@ -62,3 +64,14 @@ def random_scene() -> Callable[..., RandomScene]:
         )
 
     return make
+
+
+@pytest.fixture
+def gsplat() -> Any:
+    """The library, with kernels that work; tests that want it are skipped where it has none."""
+    why = rasterization.gsplat_problem()
+    if why is not None:
+        pytest.skip(why)
+    import gsplat  # pyright: ignore[reportMissingImports]
+
+    return gsplat

@@ -1,7 +1,8 @@
 """The fast kernels against the plain rasteriser, in value and in gradient."""
 
-import builtins
 import copy
+import re
+import sys
 
 import pytest
 import torch
@@ -196,27 +197,32 @@ def test_unknown_render_mode_and_empty_picture(random_scene):
         rasterization.rasterization(*scene.arguments, width=0, height=8)
 
 
-def test_missing_gsplat_is_explained(random_scene, monkeypatch):
-    real_import = builtins.__import__
-
-    def without_gsplat(name, *args, **kwargs):
-        if name == "gsplat":
-            raise ImportError(name)
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_gsplat)
-    scene = random_scene(5, 12)
-    with pytest.raises(ValueError, match=r"pip install 'rewardsds\[cuda\]'"):
-        rasterization._gsplat(
-            *scene.arguments,
-            width=8,
-            height=8,
-            near_plane=0.01,
-            far_plane=1e10,
-            eps2d=0.3,
-            backgrounds=None,
-            render_mode="RGB",
-        )
+@pytest.mark.parametrize(
+    "backend, told",
+    [
+        (None, r"gsplat is not installed: pip install 'rewardsds\[cuda\]'"),
+        ("_C = None", r"gsplat finds no CUDA toolkit \(nvcc\) to build its kernels with"),
+        ("raise RuntimeError('ninja:\\n broken')", "gsplat could not build its kernels: ninja: broken"),
+        ("print('built'); _C = object()", None),
+    ],
+)
+def test_gsplat_that_cannot_be_used_is_explained(tmp_path, monkeypatch, capsys, backend, told):
+    for name in [name for name in sys.modules if name.split(".")[0] == "gsplat"]:
+        monkeypatch.delitem(sys.modules, name)
+    if backend is None:
+        monkeypatch.setattr(rasterization.importlib.util, "find_spec", lambda name: None)
+    else:
+        (tmp_path / "gsplat/cuda").mkdir(parents=True)
+        (tmp_path / "gsplat/__init__.py").touch()
+        (tmp_path / "gsplat/cuda/__init__.py").touch()
+        (tmp_path / "gsplat/cuda/_backend.py").write_text(backend)
+        monkeypatch.syspath_prepend(tmp_path)
+    why = rasterization.gsplat_problem.__wrapped__()
+    for name in [name for name in sys.modules if name.split(".")[0] == "gsplat"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert (why is None) == (told is None)
+    assert told is None or re.fullmatch(told, str(why))
+    assert capsys.readouterr().out == ""  # which is for results
 
 
 # --- gsplat -------------------------------------------------------------------------------------------------
@@ -245,17 +251,17 @@ def run_on_cuda(scene, width, height, **options):
 @pytest.mark.parametrize("plain", [reference.rasterization, rasterization.rasterization])
 @pytest.mark.parametrize("render_mode", ["RGB", "RGB+D", "RGB+ED"])
 @pytest.mark.parametrize("with_background", [False, True])
+@pytest.mark.usefixtures("gsplat")
 def test_gsplat_agrees_in_value_and_gradient(random_scene, plain, render_mode, with_background):
     """Three cameras; the gradient of positions in the picture is by pixels on both sides."""
-    pytest.importorskip("gsplat")
     scene = random_scene(600, 13, 40, 24, scale=0.3 if render_mode == "RGB+ED" else 0.08)
     options = {"render_mode": render_mode, "backgrounds": random(3, 3) if with_background else None}
     assert_same(run_on_cuda(scene, 40, 24, **options), run(plain, scene, 40, 24, **options))
 
 
 @pytest.mark.cuda
+@pytest.mark.usefixtures("gsplat")
 def test_what_gsplat_tells_beside_the_picture_agrees(random_scene):
-    pytest.importorskip("gsplat")
     scene = random_scene(300, 6, ball=3.0, scale=0.1)
     there = run_on_cuda(scene, 40, 40)[3]
     here = run(rasterization.rasterization, scene, 40, 40)[3]
@@ -270,17 +276,16 @@ def test_what_gsplat_tells_beside_the_picture_agrees(random_scene):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("eps2d", [0.0, 0.3, 4.8])
+@pytest.mark.usefixtures("gsplat")
 def test_gsplat_blurs_alike(random_scene, eps2d):
-    pytest.importorskip("gsplat")
     scene = random_scene(200, 14)
     plain = run(rasterization.rasterization, scene, 40, 40, eps2d=eps2d)
     assert_same(run_on_cuda(scene, 40, 40, eps2d=eps2d), plain)
 
 
 @pytest.mark.cuda
-def test_gsplats_own_spherical_harmonics_agree(random_scene):
+def test_gsplats_own_spherical_harmonics_agree(random_scene, gsplat):
     """gsplat with coefficients of degree 3, against colours of each camera that were made here."""
-    gsplat = pytest.importorskip("gsplat")
     scene = random_scene(300, 15)
     g = torch.Generator().manual_seed(3)
     base = 0.4 + 0.2 * torch.rand(300, 3, generator=g)
@@ -305,8 +310,8 @@ def test_gsplats_own_spherical_harmonics_agree(random_scene):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("strategy", ["default", "mcmc"])
+@pytest.mark.usefixtures("gsplat")
 def test_a_scene_is_optimised_on_cuda_as_on_the_cpu(strategy):
-    pytest.importorskip("gsplat")
     settings = GaussianSettings(initial_gaussians=300, sh_degree=1, sh_degree_every=0, strategy=strategy)
     found = {}
     for device in ("cpu", "cuda"):

@@ -306,6 +306,7 @@ def test_opacities_and_scales_are_pulled_down_with_mcmc_only() -> None:
 
 
 @pytest.mark.cuda
+@pytest.mark.usefixtures("gsplat")
 def test_gsplats_relocation_agrees() -> None:
     gsplat = pytest.importorskip("gsplat.relocation")
     opacities = torch.tensor([0.1, 0.5, 0.9, 0.99])

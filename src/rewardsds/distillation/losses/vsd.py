@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -72,7 +73,12 @@ class VSD(Loss):
                 predicted = self.estimator.predict(noisy, t, candidates.condition)
                 error = (predicted - noise).square().mean()
                 self.optimizer.zero_grad(set_to_none=True)
-                error.backward()
+                # Per number its gradient is tiny, in half precision zero; a power of two changes no digit of it.
+                scale = 2.0 ** math.floor(math.log2(predicted.numel()))
+                (scale * error).backward()
+            for parameter in self.estimator.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= scale
             self.optimizer.step()
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -1,7 +1,12 @@
-"""Rasterise Gaussians on whatever device they are: gsplat's CUDA kernels, or numba kernels on the CPU."""
+"""Rasterise Gaussians wherever they are: by gsplat's CUDA kernels, or by numba kernels on the CPU."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import sys
+import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -35,17 +40,17 @@ def rasterization(
     """Render N Gaussians from C cameras; arguments and results are those of `reference.rasterization`.
 
     On CUDA gsplat (arXiv 2409.06765) does the work, on the CPU numba kernels in float32; cameras carry no
-    gradient on the CPU. Equal input gives bit-identical values and gradients on the CPU, with any number of
-    threads. Raises ValueError for inputs that do not fit together, and where gsplat is needed and missing.
+    gradient there. Equal input gives bit-identical values and gradients on the CPU, with any number of threads. Where
+    gsplat cannot be used, which is warned of once, and on other devices, pictures are made on the CPU and moved;
+    `info` then stays there. Raises ValueError for inputs that do not fit together.
     """
     _check(means, quats, scales, opacities, colors, viewmats, Ks, width, height, backgrounds, render_mode)
-    if means.is_cuda:
-        return _gsplat(
+    if means.device.type != "cpu":
+        by = _gsplat if means.is_cuda and len(means) and _gsplat_is_usable() else _on_the_cpu
+        return by(
             means, quats, scales, opacities, colors, viewmats, Ks, width, height,
             near_plane, far_plane, eps2d, backgrounds, render_mode,
         )  # fmt: skip
-    if means.device.type != "cpu":
-        raise ValueError(f"Gaussians are rendered on cpu or cuda devices, got {means.device}")
     if viewmats.requires_grad or Ks.requires_grad:
         raise ValueError("cameras carry no gradient on the CPU: detach viewmats and Ks")
 
@@ -117,6 +122,51 @@ def _check(
         raise ValueError(f"render_mode is RGB, RGB+D or RGB+ED, got {render_mode!r}")
 
 
+def _on_the_cpu(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    near_plane: float,
+    far_plane: float,
+    eps2d: float,
+    backgrounds: Tensor | None,
+    render_mode: RenderMode,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """By the numba kernels; pictures are moved back, and gradients find their way."""
+    image, alphas, info = rasterization(
+        means.cpu(), quats.cpu(), scales.cpu(), opacities.cpu(), colors.cpu(), viewmats.cpu(), Ks.cpu(), width, height,
+        near_plane, far_plane, eps2d, None if backgrounds is None else backgrounds.cpu(), render_mode,
+    )  # fmt: skip
+    return image.to(means.device), alphas.to(means.device), info
+
+
+@cache
+def gsplat_problem() -> str | None:
+    """Why gsplat cannot be used here, in a line; None where it can. The first call builds its kernels."""
+    if importlib.util.find_spec("gsplat") is None:
+        return "gsplat is not installed: pip install 'rewardsds[cuda]'"
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # where it tells of building them
+            from gsplat.cuda._backend import _C  # pyright: ignore[reportMissingImports]
+    except Exception as error:  # whatever a compiler or a linker ends with
+        return f"gsplat could not build its kernels: {' '.join(str(error).split())[:200]}"
+    return None if _C is not None else "gsplat finds no CUDA toolkit (nvcc) to build its kernels with"
+
+
+@cache
+def _gsplat_is_usable() -> bool:
+    problem = gsplat_problem()
+    if problem is not None:
+        warnings.warn(f"Gaussians are rasterised on the CPU, since {problem}", stacklevel=2)
+    return problem is None
+
+
 def _gsplat(
     means: Tensor,
     quats: Tensor,
@@ -133,7 +183,7 @@ def _gsplat(
     backgrounds: Tensor | None,
     render_mode: RenderMode,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """gsplat 1.5.3 or later with packed=False, so that info holds (C, N, ...) tensors.
+    """gsplat 1.5.3 (1.6 has another limit of alpha) with packed=False, so that info holds (C, N, ...) tensors.
 
     Its rules are those of `reference`: the same variance eps2d on the diagonal, the same limits of alpha and
     transmittance, the affine approximation clamped at the same 15%, an expected depth divided by alpha, backgrounds
@@ -142,16 +192,12 @@ def _gsplat(
     there because nothing that follows copies the tensor. Colours are given for each camera, as spherical harmonics are
     evaluated in `harmonics.py` on all devices.
     """
-    try:
-        import gsplat  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ValueError(
-            "Gaussians on a CUDA device need gsplat: pip install 'rewardsds[cuda]', or use the CPU"
-        ) from error
+    import gsplat  # pyright: ignore[reportMissingImports]
+
     renders, alphas, info = gsplat.rasterization(
-        means, quats, scales, opacities, colors, viewmats, Ks, width, height,
-        near_plane=near_plane, far_plane=far_plane, eps2d=eps2d, backgrounds=backgrounds,
-        render_mode=render_mode, packed=False,
+        means.float(), quats.float(), scales.float(), opacities.float(), colors.float(), viewmats.float(), Ks.float(),
+        width, height, near_plane=near_plane, far_plane=far_plane, eps2d=eps2d,
+        backgrounds=None if backgrounds is None else backgrounds.float(), render_mode=render_mode, packed=False,
     )  # fmt: skip
     if info["means2d"].requires_grad:
         info["means2d"].retain_grad()

@@ -290,9 +290,10 @@ class GaussianScene(Object3D):
         for means2d, radii, size in self._renders:
             if means2d.grad is None:
                 continue
+            radii = radii.to(self.device)
             visible = (radii > 0).all(-1)  # V N
             if self.strategy.uses_gradients:
-                norm = 0.5 * size * means2d.grad.norm(dim=-1)  # V N
+                norm = 0.5 * size * means2d.grad.to(self.device).norm(dim=-1)  # V N
                 self.gradient_sum += torch.where(visible, norm, torch.zeros_like(norm)).sum(0)
                 self.gradient_count += visible.sum(0)
             if self.screen_size is not None:
