@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import multiprocessing
+import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ from rewardsds.toybox.train.autoencoder import train_autoencoder
 from rewardsds.toybox.train.card import psnr, write_card
 from rewardsds.toybox.train.clip import contrastive_loss, said_pairs, same_toys, train_clip
 from rewardsds.toybox.train.common import Draws, fit, learning_rate
+from rewardsds.toybox.train.feed import FeedPickler, Rows
 from rewardsds.toybox.train.image_reward import build_network, start_from_clip, train_image_reward
 from rewardsds.toybox.train.judge import train_judge
 from rewardsds.toybox.train.negatives import hard_negatives, mirrored, swap_colours, wrong_colour, wrong_kind
@@ -32,6 +37,7 @@ from rewardsds.toybox.train.prior import cached_latents, min_snr_weights, spread
 from rewardsds.toybox.train.settings import StageSettings
 from rewardsds.toybox.train.view_judge import train_view_judge
 from rewardsds.toybox.view_judge import load_view_judge
+from simulated_device import DEVICE
 
 PAINT = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 180, 30), "white": (250, 250, 250)}
 
@@ -61,8 +67,13 @@ def data() -> ToyboxData:
     return ToyboxData(views, poses, visible, scenes)
 
 
-def settings(steps: int, batch: int = 4) -> StageSettings:
-    return StageSettings(steps=steps, batch=batch, learning_rate=1e-3)
+def settings(steps: int, batch: int = 4, workers: int = 0) -> StageSettings:
+    return StageSettings(steps=steps, batch=batch, learning_rate=1e-3, workers=workers)
+
+
+def nothing(step: int) -> tuple[()]:
+    """The batch of a step that needs none."""
+    return ()
 
 
 # ---------------------------------------------------------------------------------------------------- loop
@@ -85,18 +96,23 @@ def test_draws_depend_on_seed_and_step_alone():
     assert len({numbers(1, 2), numbers(1, 3), numbers(2, 1), numbers(2, 2)}) == 4
 
 
-def line_fit(folder: Path, stop_after: int | None = None, steps: int = 40) -> tuple[nn.Linear, int]:
+def line_fit(
+    folder: Path, stop_after: int | None = None, steps: int = 40, device: str = "cpu"
+) -> tuple[nn.Linear, int]:
     torch.manual_seed(0)
-    model = nn.Linear(3, 1)
+    model = nn.Linear(3, 1).to(device)
 
-    def loss(step: int):
-        inputs = torch.randn(16, 3, generator=Draws.of(0, step).torch)
-        wanted = inputs @ torch.tensor([[1.0], [-2.0], [0.5]]) + 3
+    def draw(step: int) -> tuple[torch.Tensor]:
+        return (torch.randn(16, 3, generator=Draws.of(0, step).torch),)
+
+    def loss(step: int, batch: tuple[torch.Tensor]):
+        (inputs,) = batch
+        wanted = inputs @ torch.tensor([[1.0], [-2.0], [0.5]]).to(device) + 3
         value = (model(inputs) - wanted).square().mean()
         return value, {}
 
     own = StageSettings(steps=steps, batch=1, learning_rate=0.2, average=0.5, clip_norm=100, weight_decay=0)
-    progress = fit(model, loss, own, folder, silent, stop_after)
+    progress = fit(model, draw, loss, own, folder, silent, stop_after)
     return model, progress.step
 
 
@@ -130,18 +146,37 @@ def test_resuming_keeps_moments_in_the_layout_of_the_weights(tmp_path: Path):
         model: Any = nn.Conv2d(4, 6, 3)
         model.to(memory_format=torch.channels_last)
 
-        def loss(step: int):
+        def loss(step: int, batch: tuple[()]):
             images = torch.randn(2, 4, 8, 8, generator=Draws.of(0, step).torch)
             return (
                 model(images.contiguous(memory_format=torch.channels_last)) - images.mean()
             ).square().mean(), {}
 
-        fit(model, loss, settings(8), folder, silent, stop_after)
+        fit(model, nothing, loss, settings(8), folder, silent, stop_after)
         return model
 
     whole = part(tmp_path / "whole")
     part(tmp_path / "parts", stop_after=4)
     assert torch.equal(part(tmp_path / "parts").weight, whole.weight)
+
+
+@pytest.mark.parametrize("device", [DEVICE, pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_a_stage_resumes_on_its_device(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    optimizers: list[torch.optim.AdamW] = []
+    create = torch.optim.AdamW
+
+    def kept(*args: Any, **options: Any) -> torch.optim.AdamW:
+        optimizers.append(create(*args, **options))
+        return optimizers[-1]
+
+    monkeypatch.setattr(torch.optim, "AdamW", kept)
+    whole, _ = line_fit(tmp_path / "whole")
+    line_fit(tmp_path / "parts", stop_after=7, device=device)
+    parts, step = line_fit(tmp_path / "parts", device=device)
+    assert step == 40
+    torch.testing.assert_close(parts.weight.cpu(), whole.weight, atol=1e-4, rtol=1e-4)
+    for weight, state in optimizers[-1].state.items():
+        assert {key: value.device for key, value in state.items()} == dict.fromkeys(state, weight.device)
 
 
 def test_a_finished_stage_is_left_alone(tmp_path: Path):
@@ -161,7 +196,7 @@ def test_another_networks_checkpoint_is_refused(tmp_path: Path):
     line_fit(tmp_path, stop_after=1)
     other = nn.Linear(4, 1)
     with pytest.raises(ValueError, match="another network"):
-        fit(other, lambda step: (other.weight.sum(), {}), settings(3), tmp_path, silent)
+        fit(other, nothing, lambda step, batch: (other.weight.sum(), {}), settings(3), tmp_path, silent)
 
 
 def test_the_log_says_how_far(tmp_path: Path):
@@ -210,8 +245,8 @@ def test_hidden_toys_keep_their_view_out(data: ToyboxData):
     visible = data.visible.copy()
     visible[:, :4] = 0
     hidden = ToyboxData(data.views, data.poses, visible, data.scenes)
-    assert set(choose_views(hidden, np.arange(12), Draws.of(0, 0), front=0.0)) == {4}
-    assert set(choose_views(data, np.arange(12), Draws.of(0, 0), front=0.0)) <= {0, 1, 2, 3}
+    assert set(choose_views(hidden, np.arange(12), np.random.default_rng(0), front=0.0)) == {4}
+    assert set(choose_views(data, np.arange(12), np.random.default_rng(0), front=0.0)) <= {0, 1, 2, 3}
 
 
 PAIR = SceneSpec((Group("cube", "red"), Group("ball", "blue")), ("left of",))
@@ -362,6 +397,44 @@ def test_a_stopped_prior_continues_exactly(trained: Path, data: ToyboxData, tmp_
         load_file(folder / "prior" / "checkpoint" / "state.safetensors") for folder in (trained, tmp_path)
     )
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.slow
+def test_workers_change_no_number(trained: Path, data: ToyboxData, tmp_path: Path):
+    import shutil
+
+    np.save(tmp_path / "views.npy", data.views)
+    mapped = replace(data, views=np.load(tmp_path / "views.npy", mmap_mode="r"))
+    shutil.copytree(trained / "weights", tmp_path / "weights")
+    train_clip(mapped, tmp_path, settings(2, workers=2), log=silent)
+    assert multiprocessing.active_children() == []
+    one, other = (
+        load_file(folder / "clip" / "checkpoint" / "state.safetensors") for folder in (trained, tmp_path)
+    )
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_workers_are_sent_names_of_mapped_arrays(tmp_path: Path):
+    array = np.arange(60_000, dtype=np.float32).reshape(200, 300)
+    for stored in (array, np.asfortranarray(array)):
+        np.save(tmp_path / "array.npy", stored)
+        mapped = np.load(tmp_path / "array.npy", mmap_mode="r")
+        buffer = io.BytesIO()
+        FeedPickler(buffer).dump((mapped, mapped[3:5]))
+        assert buffer.tell() < 4000  # two rows, of 200
+        whole, part = pickle.loads(buffer.getvalue())
+        assert isinstance(whole, np.memmap)
+        assert np.array_equal(whole, array)
+        assert np.array_equal(part, array[3:5])
+
+
+def test_rows_are_taken_by_broadcast_indices():
+    array = np.arange(24).reshape(2, 3, 4)
+    rows = Rows(array, "cpu")[torch.tensor([[1], [0]]), torch.tensor([2, 0])]
+    assert rows.tolist() == [
+        [array[1, 2].tolist(), array[1, 0].tolist()],
+        [array[0, 2].tolist(), array[0, 0].tolist()],
+    ]
 
 
 def test_the_card_holds_what_was_measured(trained: Path, data: ToyboxData):

@@ -17,6 +17,7 @@ __all__ = ["STAGES", "StageName", "StageSettings", "TrainSettings", "train"]
 def train(settings: TrainSettings, log: Callable[[str], None] | None = None) -> Path:
     """Runs the stages asked for, each from its last checkpoint on; returns the folder of exported weights.
 
+    Where stages have workers, a script that calls this does so under `if __name__ == "__main__"`: they import it.
     `log` takes lines of progress (standard error without it). Raises ValueError when a stage needs a model
     that has not been trained yet, or for data and checkpoints that do not fit.
     """

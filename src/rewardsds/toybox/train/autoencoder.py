@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,12 +14,26 @@ from torch import Tensor
 from rewardsds.toybox.data import ToyboxData
 from rewardsds.toybox.models import build_autoencoder, export_autoencoder
 from rewardsds.toybox.train.common import Draws, Progress, fit, say, write_record
-from rewardsds.toybox.train.pictures import pictures
+from rewardsds.toybox.train.feed import Rows
+from rewardsds.toybox.train.pictures import as_pictures, pictures
 from rewardsds.toybox.train.settings import StageSettings
 
 LATENT_NOISE = 0.1
 """Standard deviation of what is added to latents before decoding: previews are never quite on the data."""
 SQUARED, EDGES, SPREAD = 4.0, 1.0, 0.01
+
+
+class Batch(NamedTuple):
+    """(M,) scenes and (M,) views."""
+
+    scenes: Tensor
+    views: Tensor
+
+
+def draw_batch(data: ToyboxData, count: int, seed: int, step: int) -> Batch:
+    rng = Draws.of(seed, step).numpy
+    scenes, views = rng.integers(0, len(data), count), rng.integers(0, 5, count)
+    return Batch(torch.from_numpy(scenes), torch.from_numpy(views))
 
 
 def train_autoencoder(
@@ -37,13 +53,12 @@ def train_autoencoder(
     """
     torch.manual_seed(seed)  # the initial weights alone; everything else is drawn from its step's generators
     model = build_autoencoder().to(device, memory_format=torch.channels_last)
+    views = Rows(data.views, device)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        draws = Draws.of(seed, step)
-        scenes = draws.numpy.integers(0, len(data), settings.batch)
-        images = pictures(data, scenes, draws.numpy.integers(0, 5, settings.batch), device)
+    def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        images = as_pictures(views[batch.scenes, batch.views])
         latents = model.encode(images * 2 - 1).latents
-        noise = torch.randn(latents.shape, generator=draws.torch).to(device)
+        noise = Draws.of(seed, step, device).normal(*latents.shape)
         decoded = model.decode(latents + LATENT_NOISE * noise).sample * 0.5 + 0.5
         error = decoded - images
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
@@ -54,7 +69,8 @@ def train_autoencoder(
         return value, {"psnr": -10 * squared.detach().log10(), "spread": spread.detach()}
 
     folder = out / "autoencoder"
-    progress = fit(model, loss, settings, folder, log, stop_after)
+    draw = partial(draw_batch, data, settings.batch, seed)
+    progress = fit(model, draw, loss, settings, folder, log, stop_after)
     if progress.finished:
         scale = 1 / latent_deviation(model, data, device)
         model.register_to_config(scaling_factor=scale)

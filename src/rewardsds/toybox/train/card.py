@@ -153,7 +153,7 @@ def measure_clip(clip: Any, data: ToyboxData, batch: int, device: str) -> dict[s
     for group in _distinct(data, scenes, size):
         image, text = embed(group, [captions.describe(data.scenes[scene]["spec"]) for scene in group])
         scores, right = image @ text.T, torch.arange(len(group), device=device)
-        found.append([(scores.argmax(axis) == right).float().mean() for axis in (1, 0)])
+        found.append([float((scores.argmax(axis) == right).float().mean()) for axis in (1, 0)])
     swapped = [(scene, swap_colours(data.scenes[scene]["spec"])) for scene in scenes]
     swapped = [(scene, spec) for scene, spec in swapped if spec is not None]
     wins: list[Tensor] = []
@@ -184,9 +184,9 @@ def measure_aesthetic(
     reward = load_reward(folder, device, torch.float32)
     right: dict[str, list[Tensor]] = {"true_above_damaged": [], "milder_above_stronger": []}
     for index in range(batches):
-        draws = Draws.of(99, index)
+        draws = Draws.of(99, index, device)
         scenes = draws.numpy.integers(0, len(data), batch)
-        images = pictures(data, scenes, choose_views(data, scenes, draws), device)
+        images = pictures(data, scenes, choose_views(data, scenes, draws.numpy), device)
         images = reconstruct(autoencoder, images, draws, 0.5)
         clean, milder, stronger = (
             reward(images[None, :, None], [""] * batch)[0].cpu() for images in ladder(images, draws)[0]
@@ -195,7 +195,7 @@ def measure_aesthetic(
         right["milder_above_stronger"].append(milder > stronger)
         severity, _ = draw_damage(batch, draws)
         for kind, name in enumerate(DAMAGES):
-            worse = damage(images, severity, torch.full((batch,), kind), draws)
+            worse = damage(images, severity, torch.full((batch,), kind, device=device), draws)
             right.setdefault(f"true_above_{name}", []).append(
                 clean > reward(worse[None, :, None], [""] * batch)[0].cpu()
             )
@@ -217,12 +217,13 @@ def measure_image_reward(
     reward = load_reward(folder, device, torch.float32)
     found: dict[str, list[Tensor]] = {"pairs": [], "quality": [], "alignment": [], "colour_swap": []}
     for index in range(batches):
-        draws = Draws.of(98, index)
-        group = preferences(data, batch, draws, autoencoder, device)
+        draws = Draws.of(98, index, device)
+        group = preferences(data, batch, draws, autoencoder)
         texts = [captions.describe(spec, draws.numpy) for spec in group.described[0]]
         four = torch.stack([*group.images, *group.images.roll(-1, 1)])
         scores = reward(four[:, :, None], texts).cpu()
-        better = group.utilities[:, None] - group.utilities[None] > MARGIN
+        utilities = group.utilities.cpu()
+        better = utilities[:, None] - utilities[None] > MARGIN
         found["pairs"].append((scores[:, None] > scores[None])[better])
         found["quality"].append(scores[0] > scores[1])
         found["alignment"].append((scores[0] > scores[2])[better[0, 2]])

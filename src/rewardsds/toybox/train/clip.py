@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,14 +18,15 @@ from rewardsds.toybox.models import TEXT_LENGTH, build_clip, export_clip, load_a
 from rewardsds.toybox.specification import COLOURS, GROUNDS, KINDS, SceneSpec
 from rewardsds.toybox.tokenizer import build_tokenizer
 from rewardsds.toybox.train.common import Draws, Progress, fit, say, write_record
+from rewardsds.toybox.train.feed import Rows
 from rewardsds.toybox.train.negatives import hard_negatives
 from rewardsds.toybox.train.pictures import (
     FRONT,
+    as_pictures,
     augment,
     choose_views,
     grounds_of,
     kinds_of,
-    pictures,
     reconstruct,
     truth,
 )
@@ -120,6 +123,57 @@ def presence_loss(logits: Tensor, present: Tensor, asked: Tensor, positive: floa
     )
 
 
+class Batch(NamedTuple):
+    """M pictures and 3M captions: their own, and two wrong ones of each. Masks are bool.
+
+    scenes, views, grounds: (M,). tokens: (3M, T). present, asked: (M, K, C), of the pictures (`truth`); said_present,
+    said_asked: (3M, K, C), of the captions (`said_pairs`). same: (M, M), `same_toys`.
+    """
+
+    scenes: Tensor
+    views: Tensor
+    grounds: Tensor
+    tokens: Tensor
+    present: Tensor
+    asked: Tensor
+    said_present: Tensor
+    said_asked: Tensor
+    same: Tensor
+
+
+def draw_batch(data: ToyboxData, tokenizer: Any, count: int, seed: int, step: int) -> Batch:
+    rng = Draws.of(seed, step).numpy
+    scenes = rng.integers(0, len(data), count)
+    views = choose_views(data, scenes, rng)
+    said = [spec for specs in true_and_wrong(data, scenes, views, rng) for spec in specs]
+    present, asked = truth(data, scenes, views)
+    said_present, said_asked = said_pairs(said)
+    return Batch(
+        torch.from_numpy(scenes),
+        torch.from_numpy(views),
+        grounds_of(data, scenes),
+        shortened(tokenise(tokenizer, [captions.describe(spec, rng) for spec in said]), tokenizer),
+        present.bool(),
+        asked.bool(),
+        said_present.bool(),
+        said_asked.bool(),
+        same_toys(data, scenes),
+    )
+
+
+def true_and_wrong(
+    data: ToyboxData, scenes: np.ndarray, views: np.ndarray, rng: np.random.Generator
+) -> tuple[list[SceneSpec], ...]:
+    """Of each picture the true scene, and two `hard_negatives`: three lists of M."""
+    described: tuple[list[SceneSpec], ...] = ([], [], [])
+    for scene, view in zip(scenes, views):
+        spec, toys = data.scenes[scene]["spec"], data.scenes[scene]["toys"]
+        negatives = hard_negatives(spec, toys, bool(view == FRONT), rng, data.kinds)
+        for specs, one in zip(described, (spec, *negatives)):
+            specs.append(one)
+    return described
+
+
 def train_clip(
     data: ToyboxData,
     out: Path,
@@ -139,37 +193,25 @@ def train_clip(
     autoencoder = load_autoencoder(out / "weights").to(device, memory_format=torch.channels_last)
     torch.manual_seed(seed + 1)
     model = Scaffold(build_clip(tokenizer)).to(device)
+    views = Rows(data.views, device)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        draws = Draws.of(seed + 1, step)
-        scenes = draws.numpy.integers(0, len(data), settings.batch)
-        views = choose_views(data, scenes, draws)
-        images = pictures(data, scenes, views, device)
+    def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        draws = Draws.of(seed + 1, step, device)
+        images = as_pictures(views[batch.scenes, batch.views])
         images = augment(reconstruct(autoencoder, images, draws, RECONSTRUCTED), draws)
-        described: tuple[list[SceneSpec], ...] = ([], [], [])  # the truth, and two that are wrong
-        for scene, view in zip(scenes, views):
-            spec, toys = data.scenes[scene]["spec"], data.scenes[scene]["toys"]
-            negatives = hard_negatives(spec, toys, bool(view == FRONT), draws.numpy, data.kinds)
-            for specs, one in zip(described, (spec, *negatives)):
-                specs.append(one)
-        said = [spec for specs in described for spec in specs]
-        tokens = tokenise(tokenizer, [captions.describe(spec, draws.numpy) for spec in said])
-        # What follows the end is never read.
-        longest = int((tokens != tokenizer.pad_token_id).sum(dim=1).max())
-        found = model(normalise(images), tokens[:, :longest].to(device))
-        present, asked = (part.to(device) for part in truth(data, scenes, views))
+        found = model(normalise(images), batch.tokens)
+        present, asked = batch.present.float(), batch.asked.float()
         kinds, asked_kinds = kinds_of(present, asked)
         contrast, accuracy = contrastive_loss(
-            found["image"], found["text"], model.clip.logit_scale, same_toys(data, scenes).to(device)
+            found["image"], found["text"], model.clip.logit_scale, batch.same
         )
         heads = presence_loss(found["pairs"], present, asked, 4.0) + presence_loss(
             found["patch_pairs"], present, asked, 4.0
         )
-        text_present, text_asked = (part.to(device) for part in said_pairs(said))
-        texts = presence_loss(found["text_pairs"], text_present, text_asked, 4.0)
+        texts = presence_loss(found["text_pairs"], batch.said_present.float(), batch.said_asked.float(), 4.0)
         heads = heads + 0.5 * presence_loss(found["kinds"], kinds, asked_kinds, 2.0)
         heads = heads + 0.5 * presence_loss(found["patch_kinds"], kinds, asked_kinds, 2.0)
-        ground = F.cross_entropy(found["ground"], grounds_of(data, scenes).to(device))
+        ground = F.cross_entropy(found["ground"], batch.grounds)
         value = contrast + 0.1 * (heads + texts) + 0.1 * ground
         return value, {
             "contrast": contrast.detach(),
@@ -180,7 +222,8 @@ def train_clip(
         }
 
     folder = out / "clip"
-    progress = fit(model, loss, settings, folder, log, stop_after)
+    draw = partial(draw_batch, data, tokenizer, settings.batch, seed + 1)
+    progress = fit(model, draw, loss, settings, folder, log, stop_after)
     if progress.finished:
         export_clip(model.clip, tokenizer, out / "weights")
         write_record(folder, settings, progress, device, scenes=len(data), seed=seed)
@@ -235,3 +278,8 @@ def tokenise(tokenizer: Any, texts: list[str]) -> Tensor:
     return tokenizer(
         texts, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
     ).input_ids
+
+
+def shortened(tokens: Tensor, tokenizer: Any) -> Tensor:
+    """Without the padding that all rows share: what follows a caption's end is never read."""
+    return tokens[:, : int((tokens != tokenizer.pad_token_id).sum(dim=1).max())].contiguous()

@@ -1,8 +1,8 @@
 """The training loop that all stages share: schedule, weight averaging, checkpoints, log.
 
-A stage gives a module and a function from the step number to a loss. All randomness of a step is drawn from
-generators seeded by (seed, step), so a stopped stage continues exactly where its checkpoint was written, and
-nothing about random states has to be saved.
+A stage gives a module, a function from the step number to a batch, and one from both to a loss. All randomness of a
+step is drawn from generators seeded by (seed, step), so a stopped stage continues exactly where its checkpoint was
+written, and nothing about random states has to be saved.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,26 +23,41 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rewardsds.hardware import hardware
+from rewardsds.toybox.train.feed import batches, to_device
 from rewardsds.toybox.train.settings import StageSettings
 
-Loss = Callable[[int], tuple[Tensor, dict[str, Tensor | float]]]
-"""The step's number → (loss, figures for the log). The figures stay tensors until they are written."""
+Draw = Callable[[int], Any]
+"""The step's number → its batch, a tuple of CPU tensors: `feed.batches`."""
+Loss = Callable[[int, Any], tuple[Tensor, dict[str, Tensor | float]]]
+"""(The step's number, its batch on the module's device) → (loss, figures for the log). The figures stay tensors until
+they are written.
+"""
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one step: a numpy generator, and a torch generator on the CPU."""
+    """The random numbers of one step: a numpy generator for its batch, and a torch generator, on the device that
+    computes the step, for what is done to pictures and latents there.
+    """
 
     numpy: np.random.Generator
     torch: torch.Generator
 
     @staticmethod
-    def of(seed: int, step: int) -> Draws:
+    def of(seed: int, step: int, device: str | torch.device = "cpu") -> Draws:
         sequence = np.random.SeedSequence([seed, step])
         state = int(sequence.generate_state(1, np.uint64)[0] >> 1)
-        return Draws(np.random.default_rng(sequence), torch.Generator().manual_seed(state))
+        return Draws(np.random.default_rng(sequence), torch.Generator(device).manual_seed(state))
+
+    def uniform(self, *shape: int) -> Tensor:
+        """In [0, 1)."""
+        return torch.rand(shape, generator=self.torch, device=self.torch.device)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.torch, device=self.torch.device)
 
 
 @dataclass
@@ -64,6 +80,7 @@ def learning_rate(settings: StageSettings, fraction: float) -> float:
 
 def fit(
     module: nn.Module,
+    draw: Draw,
     loss: Loss,
     settings: StageSettings,
     folder: Path,
@@ -79,7 +96,7 @@ def fit(
     """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = {name: value for name, value in module.named_parameters() if value.requires_grad}
-    weights = list(parameters.values())
+    weights: list[Tensor] = list(parameters.values())
     optimizer = torch.optim.AdamW(
         _decay_groups(parameters, settings.weight_decay),
         lr=settings.learning_rate,
@@ -101,14 +118,17 @@ def fit(
         by_time = progress.seconds / (60 * settings.minutes) if settings.minutes else 0.0
         return max(progress.step / settings.steps, by_time)
 
-    with (folder / "log.jsonl").open("a") as lines:
+    device = weights[0].device
+    steps = range(progress.step, settings.steps)
+    feed = batches(draw, steps, settings.workers, pinned=device.type == "cuda")
+    with (folder / "log.jsonl").open("a") as lines, closing(feed):
         while fraction() < 1:
             if stop_after is not None and progress.step - first >= stop_after:
                 break
             rate = learning_rate(settings, max(fraction(), 1 / settings.steps))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            value, figures = loss(progress.step)
+            value, figures = loss(progress.step, to_device(next(feed), device))
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             norm = nn.utils.clip_grad_norm_(weights, settings.clip_norm)
@@ -116,9 +136,7 @@ def fit(
             progress.step += 1
             # A young average forgets faster, so that it never carries the random initial weights along.
             decay = min(settings.average, (1 + progress.step) / (10 + progress.step))
-            with torch.no_grad():
-                for mean, weight in zip(average, weights):
-                    mean.lerp_(weight, 1 - decay)
+            get_ema_multi_avg_fn(decay)(average, weights, progress.step)
 
             now = time.monotonic()
             progress.seconds = already + now - began
@@ -230,9 +248,10 @@ def _load(
             weight.copy_(kept[name])
             mean.copy_(tensors[f"average.{name}"])
             if name in moments:
-                # The fused optimiser walks weight and moments side by side in memory: equal layouts.
+                # The fused optimiser wants `step` on the weight's device, and walks weight and moments side by side in
+                # memory: equal layouts.
                 optimizer.state[weight] = {
-                    key: value if key == "step" else torch.empty_like(weight).copy_(value)
+                    key: value.to(weight.device) if key == "step" else torch.empty_like(weight).copy_(value)
                     for key, value in moments[name].items()
                 }
     return Progress(**json.loads((checkpoint / "progress.json").read_text()))

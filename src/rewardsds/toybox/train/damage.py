@@ -30,11 +30,11 @@ def blur(images: Tensor, severity: Tensor, draws: Draws) -> Tensor:
 def noise(images: Tensor, severity: Tensor, draws: Draws) -> Tensor:
     """Normal noise of deviation up to 0.25, in grains of one or of two pixels."""
     count, channels, height, width = images.shape
-    fine = torch.randn(images.shape, generator=draws.torch)
-    coarse = torch.randn((count, channels, height // 2, width // 2), generator=draws.torch)
+    fine = draws.normal(*images.shape)
+    coarse = draws.normal(count, channels, height // 2, width // 2)
     coarse = F.interpolate(coarse, (height, width), mode="nearest")
-    share = (torch.rand((count, 1, 1, 1), generator=draws.torch) < 0.5).float()
-    return images + 0.25 * severity * (share * fine + (1 - share) * coarse).to(images.device)
+    share = (draws.uniform(count, 1, 1, 1) < 0.5).float()
+    return images + 0.25 * severity * (share * fine + (1 - share) * coarse)
 
 
 def oversaturation(images: Tensor, severity: Tensor, draws: Draws) -> Tensor:
@@ -47,20 +47,19 @@ def oversaturation(images: Tensor, severity: Tensor, draws: Draws) -> Tensor:
 def floaters(images: Tensor, severity: Tensor, draws: Draws) -> Tensor:
     """Up to ten soft spots of random colours at random places: loose Gaussians."""
     count, _, height, width = images.shape
-    y = torch.linspace(-1, 1, height)[:, None]
-    x = torch.linspace(-1, 1, width)[None, :]
+    y = torch.linspace(-1, 1, height, device=images.device)[:, None]
+    x = torch.linspace(-1, 1, width, device=images.device)[None, :]
     result, most = images, 10
     for index in range(most):
-        draw = torch.rand((count, 8, 1, 1), generator=draws.torch)
+        draw = draws.uniform(count, 8, 1, 1)
         angle = draw[:, 0] * torch.pi
         across = torch.cos(angle) * (x - 2 * draw[:, 1] + 1) + torch.sin(angle) * (y - 2 * draw[:, 2] + 1)
         along = torch.cos(angle) * (y - 2 * draw[:, 2] + 1) - torch.sin(angle) * (x - 2 * draw[:, 1] + 1)
         radius = 0.04 + 0.12 * draw[:, 3]
         spot = torch.exp(-((across / radius).square() + (along / (2.5 * radius)).square()))
-        there = (severity * most > index).float().to(images.device)
-        opacity = there * (0.5 + 0.5 * draw[:, 4:5]).to(images.device)
-        spot = spot[:, None].to(images.device) * opacity
-        result = result + spot * (draw[:, 5:8].to(images.device) - result)
+        there = (severity * most > index).float()
+        spot = spot[:, None] * (there * (0.5 + 0.5 * draw[:, 4:5]))
+        result = result + spot * (draw[:, 5:8] - result)
     return result
 
 
@@ -75,17 +74,17 @@ DAMAGES: dict[str, Damage] = {
 def damage(images: Tensor, severity: Tensor, kinds: Tensor, draws: Draws) -> Tensor:
     """Each picture (M, 3, H, W) with the damage that `kinds` (M,), an index into DAMAGES, names for it.
 
-    severity: (M,) from 0, as it was, to 1.
+    severity: (M,) from 0, as it was, to 1. Everything on the device of the draws.
     """
     result = images
-    amount = severity.to(images)[:, None, None, None]
+    amount = severity[:, None, None, None]
     for index, apply in enumerate(DAMAGES.values()):
-        chosen = (kinds == index).to(images.device)[:, None, None, None]
+        chosen = (kinds == index)[:, None, None, None]
         result = torch.where(chosen, apply(images, amount, draws).clamp(0, 1), result)
     return result
 
 
 def draw_damage(count: int, draws: Draws, least: float = 0.15) -> tuple[Tensor, Tensor]:
     """Severities (M,) between `least` and 1, and kinds (M,)."""
-    severity = least + (1 - least) * torch.rand(count, generator=draws.torch)
-    return severity, torch.randint(len(DAMAGES), (count,), generator=draws.torch)
+    severity = least + (1 - least) * draws.uniform(count)
+    return severity, torch.randint(len(DAMAGES), (count,), generator=draws.torch, device=draws.torch.device)

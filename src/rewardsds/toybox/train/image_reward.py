@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,12 +28,12 @@ from rewardsds.toybox.models import (
 )
 from rewardsds.toybox.specification import COLOURS, KINDS, SceneSpec
 from rewardsds.toybox.tokenizer import build_tokenizer
-from rewardsds.toybox.train.clip import Binding, presence_loss, tokenise
+from rewardsds.toybox.train.clip import Binding, presence_loss, shortened, tokenise, true_and_wrong
 from rewardsds.toybox.train.common import Draws, Progress, fit, say, write_record
 from rewardsds.toybox.train.damage import damage, draw_damage
-from rewardsds.toybox.train.negatives import hard_negatives
+from rewardsds.toybox.train.feed import Rows
 from rewardsds.toybox.train.pictures import (
-    FRONT,
+    as_pictures,
     augment,
     choose_views,
     kinds_of,
@@ -110,6 +110,33 @@ class Scaffold(nn.Module):
         self.patches = Binding(network.vision.config.hidden_size)
 
 
+class Batch(NamedTuple):
+    """(M,) scenes, (M,) views, (2, M) shares of `Scenes.aligned`, what `truth` says of the pictures as bool (M, K, C),
+    and the tokens (3, M, T) of the true captions and of two wrong ones.
+    """
+
+    scenes: Tensor
+    views: Tensor
+    aligned: Tensor
+    present: Tensor
+    asked: Tensor
+    tokens: Tensor
+
+
+def draw_batch(data: ToyboxData, tokenizer: Any, count: int, seed: int, step: int) -> Batch:
+    rng = Draws.of(seed, step).numpy
+    drawn = draw_scenes(data, count, rng)
+    said = [captions.describe(spec, rng) for specs in drawn.described for spec in specs]
+    return Batch(
+        torch.from_numpy(drawn.scenes),
+        torch.from_numpy(drawn.views),
+        drawn.aligned,
+        drawn.present.bool(),
+        drawn.asked.bool(),
+        shortened(tokenise(tokenizer, said), tokenizer).unflatten(0, (3, -1)),
+    )
+
+
 def train_image_reward(
     data: ToyboxData,
     out: Path,
@@ -131,17 +158,15 @@ def train_image_reward(
     network = build_network(tokenizer)
     start_from_clip(network, load_clip(out / "weights"))
     model = Scaffold(network).to(device)
+    views = Rows(data.views, device)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        draws = Draws.of(seed + 6, step)
-        group = preferences(data, settings.batch, draws, autoencoder, device)
-        said = [captions.describe(spec, draws.numpy) for specs in group.described for spec in specs]
-        tokens = tokenise(tokenizer, said)
-        longest = int((tokens != tokenizer.pad_token_id).sum(dim=1).max())
-        tokens = tokens[:, :longest].to(device).unflatten(0, (3, -1))
-        mask = (tokens != tokenizer.pad_token_id).long()
+    def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        draws = Draws.of(seed + 6, step, device)
+        images = as_pictures(views[batch.scenes, batch.views])
+        images, utilities = compared(images, batch.aligned, draws, autoencoder)
+        tokens, mask = batch.tokens, (batch.tokens != tokenizer.pad_token_id).long()
 
-        seen = network.vision(pixel_values=normalise(group.images.flatten(0, 1))).last_hidden_state
+        seen = network.vision(pixel_values=normalise(images.flatten(0, 1))).last_hidden_state
         own, damaged = seen.unflatten(0, (2, -1))
         other, damaged_other = own.roll(-1, 0), damaged.roll(-1, 0)
         shown = torch.cat([own, damaged, other, damaged_other, own, own])
@@ -150,9 +175,9 @@ def train_image_reward(
             shown, torch.cat([tokens[i] for i in captioned]), torch.cat([mask[i] for i in captioned])
         )
         scores = scores.unflatten(0, (6, -1))
-        ranking, right = ranking_loss(scores[:4], group.utilities.to(device))
+        ranking, right = ranking_loss(scores[:4], utilities)
         wrong = F.softplus(scores[4:] - scores[:1]).mean()
-        present, asked = (part.to(device) for part in group.truth)
+        present, asked = batch.present.float(), batch.asked.float()
         kinds, asked_kinds = kinds_of(present, asked)
         found_kinds, found_pairs = model.patches(own[:, 1:])
         heads = presence_loss(found_pairs, present, asked, 4.0)
@@ -166,13 +191,49 @@ def train_image_reward(
         }
 
     folder = out / "image-reward"
-    progress = fit(model, loss, settings, folder, log, stop_after)
+    draw = partial(draw_batch, data, tokenizer, settings.batch, seed + 6)
+    progress = fit(model, draw, loss, settings, folder, log, stop_after)
     if progress.finished:
         mean, std = spread(network.eval(), data, tokenizer, autoencoder, settings.batch, seed, device)
         reward = ImageReward(network, tokenizer, mean, std, PIXEL_MEAN, PIXEL_STD, TEXT_LENGTH)
         reward.save_pretrained(out / "weights" / "image-reward")
         write_record(folder, settings, progress, device, scenes=len(data), seed=seed + 6)
     return progress
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """M scenes and views of them, what `truth` says of the pictures, and the true scenes with two lists of wrong ones.
+
+    aligned: (2, M) share of what caption m names that picture m shows, and that picture m + 1 does.
+    """
+
+    scenes: np.ndarray
+    views: np.ndarray
+    present: Tensor
+    asked: Tensor
+    described: tuple[list[SceneSpec], ...]
+    aligned: Tensor
+
+
+def draw_scenes(data: ToyboxData, count: int, rng: np.random.Generator) -> Scenes:
+    """Half of the scenes are followed by one that shares a kind or a colour with them."""
+    scenes = related_scenes(data, count, rng)
+    views = choose_views(data, scenes, rng)
+    present, asked = truth(data, scenes, views)
+    described = true_and_wrong(data, scenes, views, rng)
+    aligned = [alignment(described[0], shown) for shown in (present, present.roll(-1, 0))]
+    return Scenes(scenes, views, present, asked, described, torch.stack(aligned))
+
+
+def compared(images: Tensor, aligned: Tensor, draws: Draws, autoencoder: Any) -> tuple[Tensor, Tensor]:
+    """Images and utilities of `Preferences`, of pictures (M, 3, H, W) and of `Scenes.aligned`."""
+    images = reconstruct(autoencoder, images, draws, RECONSTRUCTED)
+    severity, kinds = draw_damage(len(images), draws)
+    versions = torch.stack([augment(images, draws, 0.5), damage(images, severity, kinds, draws)])
+    own, other = aligned
+    utilities = [own, own - QUALITY * severity, other, other - QUALITY * severity.roll(-1, 0)]
+    return versions, torch.stack(utilities)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,34 +244,19 @@ class Preferences:
         are those of scene m + 1.
     utilities: (4, M) of the own picture, the own damaged, the other, and the other damaged.
     described: the true scenes, and two lists of wrong ones.
-    truth: present and asked (M, K, C) of the pictures as they are.
     """
 
     images: Tensor
     utilities: Tensor
     described: tuple[list[SceneSpec], ...]
-    truth: tuple[Tensor, Tensor]
 
 
-def preferences(data: ToyboxData, count: int, draws: Draws, autoencoder: Any, device: str) -> Preferences:
-    """Draws a batch. Half of the scenes are followed by one that shares a kind or a colour with them."""
-    scenes = related_scenes(data, count, draws.numpy)
-    views = choose_views(data, scenes, draws)
-    images = reconstruct(autoencoder, pictures(data, scenes, views, device), draws, RECONSTRUCTED)
-    severity, kinds = draw_damage(count, draws)
-    images = torch.stack([augment(images, draws, 0.5), damage(images, severity, kinds, draws)])
-    found = truth(data, scenes, views)
-    described: tuple[list[SceneSpec], ...] = ([], [], [])
-    for scene, view in zip(scenes, views):
-        spec, toys = data.scenes[scene]["spec"], data.scenes[scene]["toys"]
-        for specs, one in zip(
-            described, (spec, *hard_negatives(spec, toys, bool(view == FRONT), draws.numpy, data.kinds))
-        ):
-            specs.append(one)
-    shown = found[0]
-    own, other = alignment(described[0], shown), alignment(described[0], shown.roll(-1, 0))
-    utilities = torch.stack([own, own - QUALITY * severity, other, other - QUALITY * severity.roll(-1, 0)])
-    return Preferences(images, utilities, described, found)
+def preferences(data: ToyboxData, count: int, draws: Draws, autoencoder: Any) -> Preferences:
+    """Draws a batch, on the device of the draws."""
+    drawn = draw_scenes(data, count, draws.numpy)
+    device = draws.torch.device
+    images = pictures(data, drawn.scenes, drawn.views, device)
+    return Preferences(*compared(images, drawn.aligned.to(device), draws, autoencoder), drawn.described)
 
 
 def related_scenes(data: ToyboxData, count: int, rng: np.random.Generator, tries: int = 48) -> np.ndarray:
@@ -269,8 +315,8 @@ def spread(
     """Mean and deviation of the raw scores over fresh preferences, as ImageReward standardises its own."""
     found = []
     for index in range(8):
-        draws = Draws.of(seed + 61, index)
-        group = preferences(data, batch, draws, autoencoder, device)
+        draws = Draws.of(seed + 61, index, device)
+        group = preferences(data, batch, draws, autoencoder)
         tokens = tokenise(tokenizer, [captions.describe(spec, draws.numpy) for spec in group.described[0]])
         tokens = tokens.to(device)
         mask = (tokens != tokenizer.pad_token_id).long()

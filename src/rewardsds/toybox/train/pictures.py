@@ -23,8 +23,12 @@ def pictures(
     data: ToyboxData, scenes: np.ndarray, views: np.ndarray, device: str | torch.device = "cpu"
 ) -> Tensor:
     """(M,) scenes and (M,) views → (M, 3, 64, 64) in [0, 1], channels last in memory."""
-    taken = torch.from_numpy(data.views[scenes, views]).to(device)
-    return taken.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+    return as_pictures(torch.from_numpy(data.views[scenes, views]).to(device))
+
+
+def as_pictures(views: Tensor) -> Tensor:
+    """(M, 64, 64, 3) uint8 → (M, 3, 64, 64) in [0, 1], channels last in memory."""
+    return views.permute(0, 3, 1, 2).to(torch.float32).div_(255)
 
 
 def truth(data: ToyboxData, scenes: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -65,13 +69,15 @@ def all_visible(data: ToyboxData, scenes: np.ndarray, view: int) -> np.ndarray:
     return shown >= counts
 
 
-def choose_views(data: ToyboxData, scenes: np.ndarray, draws: Draws, front: float = 0.6) -> np.ndarray:
+def choose_views(
+    data: ToyboxData, scenes: np.ndarray, rng: np.random.Generator, front: float = 0.6
+) -> np.ndarray:
     """(M,) views: the front view for a share, else one of the four around where all toys show (or the
     front).
     """
     views = np.full(len(scenes), FRONT)
-    around = draws.numpy.integers(0, 4, len(scenes))
-    wanted = draws.numpy.random(len(scenes)) >= front
+    around = rng.integers(0, 4, len(scenes))
+    wanted = rng.random(len(scenes)) >= front
     for row in np.nonzero(wanted)[0]:
         if all_visible(data, scenes[row : row + 1], int(around[row]))[0]:
             views[row] = around[row]
@@ -86,8 +92,7 @@ def augment(images: Tensor, draws: Draws, strength: float = 1.0) -> Tensor:
     count = len(images)
 
     def draw(low: float, high: float) -> Tensor:
-        values = low + (high - low) * torch.rand((count, 1, 1, 1), generator=draws.torch)
-        return values.to(images.device)
+        return low + (high - low) * draws.uniform(count, 1, 1, 1)
 
     gain = draw(1 - 0.12 * strength, 1 + 0.12 * strength)
     shift = draw(-0.05 * strength, 0.05 * strength)
@@ -95,7 +100,7 @@ def augment(images: Tensor, draws: Draws, strength: float = 1.0) -> Tensor:
     weight = draw(0, 0.9 * strength) * (draw(0, 1) < 0.35)
     soft = F.avg_pool2d(F.pad(changed, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     changed = changed + weight.clamp(max=1) * (soft - changed)
-    noise = torch.randn(images.shape, generator=draws.torch).to(images.device)
+    noise = draws.normal(*images.shape)
     return (changed + noise * draw(0, 0.03 * strength)).clamp(0, 1)
 
 
@@ -110,6 +115,6 @@ def reconstruct(autoencoder, images: Tensor, draws: Draws, share: float, noise: 
         return images
     with torch.no_grad():
         latents = encode_images(autoencoder, images[:count])
-        level = noise * torch.rand((count, 1, 1, 1), generator=draws.torch).to(images.device)
-        latents = latents + level * torch.randn(latents.shape, generator=draws.torch).to(images.device)
+        level = noise * draws.uniform(count, 1, 1, 1)
+        latents = latents + level * draws.normal(*latents.shape)
         return torch.cat([decode_latents(autoencoder, latents), images[count:]])

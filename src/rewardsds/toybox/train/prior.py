@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from rewardsds.toybox.models import (
 from rewardsds.toybox.tokenizer import build_tokenizer
 from rewardsds.toybox.train.clip import tokenise
 from rewardsds.toybox.train.common import Draws, Progress, fit, say, write_record
+from rewardsds.toybox.train.feed import Rows
 from rewardsds.toybox.train.pictures import FRONT, pictures
 from rewardsds.toybox.train.settings import StageSettings
 
@@ -35,6 +37,24 @@ DROPPED = 0.1
 SINGLE = 0.25
 """Share of the batches that are single front views without a pose: the camera embedding is zero."""
 VIEWS = 4
+
+
+class Batch(NamedTuple):
+    """Scenes (M, 1), views of each (V,), and tokens (M, 24) of their captions or of ""."""
+
+    scenes: Tensor
+    views: Tensor
+    tokens: Tensor
+
+
+def draw_batch(data: ToyboxData, tokenizer: Any, count: int, seed: int, step: int) -> Batch:
+    rng = Draws.of(seed, step).numpy
+    views = torch.tensor([FRONT]) if rng.random() < SINGLE else torch.arange(VIEWS)
+    scenes = rng.integers(0, len(data), count * VIEWS // len(views))
+    texts = [captions.describe(data.scenes[scene]["spec"], rng) for scene in scenes]
+    dropped = rng.random(len(texts)) < DROPPED
+    texts = ["" if gone else text for text, gone in zip(texts, dropped)]
+    return Batch(torch.from_numpy(scenes)[:, None], views, tokenise(tokenizer, texts))
 
 
 def train_prior(
@@ -56,35 +76,27 @@ def train_prior(
     weights = out / "weights"
     tokenizer = build_tokenizer(data.kinds)
     text_encoder = load_text_encoder(weights).to(device)
-    latents = cached_latents(data, out, device, log)
+    latents, poses = Rows(cached_latents(data, out, device, log), device), Rows(data.poses, device)
     torch.manual_seed(seed + 2)
     model = build_unet().to(device, memory_format=torch.channels_last)
     enable_multiview_attention(model)
-    call = torch.compile(model) if compiled else model
+    call = torch.compile(model, dynamic=False) if compiled else model
     alphas = build_scheduler().alphas_cumprod.to(device)
     weights_of = min_snr_weights(alphas)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        draws = Draws.of(seed + 2, step)
-        single = bool(draws.numpy.random() < SINGLE)
-        views = 1 if single else VIEWS
-        scenes = draws.numpy.integers(0, len(data), settings.batch * VIEWS // views)
-        which = [FRONT] if single else list(range(VIEWS))
-        clean = torch.from_numpy(latents[scenes][:, which]).to(device, torch.float32).flatten(0, 1)
-        texts = [captions.describe(data.scenes[scene]["spec"], draws.numpy) for scene in scenes]
-        dropped = draws.numpy.random(len(texts)) < DROPPED
-        texts = ["" if gone else text for text, gone in zip(texts, dropped)]
+    def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        draws = Draws.of(seed + 2, step, device)
+        views = len(batch.views)
+        single = views == 1
+        clean = latents[batch.scenes, batch.views].to(torch.float32).flatten(0, 1)
         with torch.no_grad():
-            states = text_encoder(tokenise(tokenizer, texts).to(device)).last_hidden_state
+            states = text_encoder(batch.tokens).last_hidden_state
         if single:
             cameras = clean.new_zeros((len(clean), 16))
         else:
-            cameras = (
-                camera_embedding(torch.from_numpy(data.poses[scenes][:, which])).flatten(0, 1).to(device)
-            )
-        times = spread_timesteps(len(scenes), len(alphas), draws.torch).to(device)
-        times = times.repeat_interleave(views)
-        noise = torch.randn(clean.shape, generator=draws.torch).to(device)
+            cameras = camera_embedding(poses[batch.scenes, batch.views]).flatten(0, 1)
+        times = spread_timesteps(len(batch.scenes), len(alphas), draws.torch).repeat_interleave(views)
+        noise = draws.normal(*clean.shape)
         kept = alphas[times][:, None, None, None]
         noisy = kept.sqrt() * clean + (1 - kept).sqrt() * noise
         predicted = call(
@@ -99,7 +111,8 @@ def train_prior(
         return value, {"single" if single else "four": error.detach().mean()}
 
     folder = out / "prior"
-    progress = fit(model, loss, settings, folder, log, stop_after)
+    draw = partial(draw_batch, data, tokenizer, settings.batch, seed + 2)
+    progress = fit(model, draw, loss, settings, folder, log, stop_after)
     if progress.finished:
         export_unet(model, weights)
         write_record(folder, settings, progress, device, scenes=len(data), seed=seed)
@@ -107,13 +120,15 @@ def train_prior(
 
 
 def spread_timesteps(number: int, steps: int, generator: torch.Generator) -> Tensor:
-    """(number,) timesteps below `steps`, each of them uniform, together evenly spread over the whole range.
+    """(number,) timesteps below `steps`, each of them uniform, together evenly spread over the whole range; on the
+    generator's device.
 
     One shared uniform offset, the low-discrepancy sampler of arXiv 2107.00630: less noise in the loss than independent
     draws have.
     """
-    offset = torch.rand((), generator=generator, dtype=torch.float64)
-    fractions = (offset + torch.arange(number, dtype=torch.float64) / number) % 1
+    device = generator.device
+    offset = torch.rand((), generator=generator, dtype=torch.float64, device=device)
+    fractions = (offset + torch.arange(number, dtype=torch.float64, device=device) / number) % 1
     return (fractions * steps).long().clamp_(max=steps - 1)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +16,8 @@ from torch import Tensor
 from rewardsds.toybox.data import ToyboxData
 from rewardsds.toybox.models import load_autoencoder
 from rewardsds.toybox.train.common import Draws, Progress, fit, say, write_record
-from rewardsds.toybox.train.pictures import PRESENT, augment, pictures, reconstruct
+from rewardsds.toybox.train.feed import Rows
+from rewardsds.toybox.train.pictures import PRESENT, as_pictures, augment, pictures, reconstruct
 from rewardsds.toybox.train.settings import StageSettings
 from rewardsds.toybox.view_judge import ViewJudge, ViewJudgeNetwork, save_view_judge, side_of
 
@@ -56,6 +59,23 @@ def sides(data: ToyboxData, scenes: np.ndarray, views: np.ndarray, toys: np.ndar
     return torch.tensor(found)
 
 
+class Batch(NamedTuple):
+    """(M,) scenes, (M,) views, and (M,) index into SIDES."""
+
+    scenes: Tensor
+    views: Tensor
+    truth: Tensor
+
+
+def draw_batch(
+    data: ToyboxData, faced: tuple[np.ndarray, np.ndarray, np.ndarray], count: int, seed: int, step: int
+) -> Batch:
+    """faced: the `faced_pictures` to draw from."""
+    drawn = Draws.of(seed, step).numpy.integers(0, len(faced[0]), count)
+    scenes, views, toys = (values[drawn] for values in faced)
+    return Batch(torch.from_numpy(scenes), torch.from_numpy(views), sides(data, scenes, views, toys))
+
+
 def train_view_judge(
     data: ToyboxData,
     validation: ToyboxData,
@@ -71,27 +91,26 @@ def train_view_judge(
     Loss: cross-entropy of the side. A share of the pictures comes through the autoencoder, others are blurred and
     noisy. Which kinds it tells is measured on `validation` and written beside the weights.
     """
-    all_scenes, all_views, all_toys = faced_pictures(data)
-    if not len(all_scenes):
+    faced = faced_pictures(data)
+    if not len(faced[0]):
         raise ValueError(f"no scene shows a toy with a front: {', '.join(FACED)}")
     autoencoder = load_autoencoder(out / "weights").to(device, memory_format=torch.channels_last)
     torch.manual_seed(seed + SEED)
     model = ViewJudgeNetwork().to(device)
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    views = Rows(data.views, device)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        draws = Draws.of(seed + SEED, step)
-        drawn = draws.numpy.integers(0, len(all_scenes), settings.batch)
-        scenes, views, toys = all_scenes[drawn], all_views[drawn], all_toys[drawn]
-        images = pictures(data, scenes, views, device)
+    def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        draws = Draws.of(seed + SEED, step, device)
+        images = as_pictures(views[batch.scenes, batch.views])
         images = augment(reconstruct(autoencoder, images, draws, RECONSTRUCTED), draws)
-        truth = sides(data, scenes, views, toys).to(device)
         logits = model(images.contiguous(memory_format=torch.channels_last))
-        value = F.cross_entropy(logits, truth)
-        return value, {"right": (logits.detach().argmax(-1) == truth).float().mean()}
+        value = F.cross_entropy(logits, batch.truth)
+        return value, {"right": (logits.detach().argmax(-1) == batch.truth).float().mean()}
 
     folder = out / "view-judge"
-    progress = fit(model, loss, settings, folder, log, stop_after)
+    draw = partial(draw_batch, data, faced, settings.batch, seed + SEED)
+    progress = fit(model, draw, loss, settings, folder, log, stop_after)
     if progress.finished:
         judge = ViewJudge(model, device=device)
         told = [
