@@ -48,9 +48,11 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev $(CLIENTS)/node_modules/.package-lock.json
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m simulated
 
 test-slow: $(VENV)/.installed-dev $(CLIENTS)/node_modules/.package-lock.json
-	$(BIN)/python -m pytest -m "not cuda"
+	$(BIN)/python -m pytest -m "not cuda and not simulated"
+	$(BIN)/python -m pytest -m simulated
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

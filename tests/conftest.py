@@ -11,16 +11,30 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 from hypothesis import settings
 
+import simulated_device
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tests that are not of CUDA are of the CPU, also where there is a GPU that `auto` would take."""
-    if "cuda" not in str(config.getoption("markexpr")).replace("not cuda", ""):
+    """Tests that are not of CUDA are of the CPU, also where there is a GPU that `auto` would take. Torch takes the
+    simulated device for the machine's accelerator, so that its tests have a process of their own."""
+    asked = str(config.getoption("markexpr"))
+    if "cuda" not in asked.replace("not cuda", ""):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if asked == "simulated":
+        simulated_device.register()
 
 
 # No deadline for an example: tests may run beside other work. The same examples every time.
 settings.register_profile("rewardsds", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("rewardsds")
+
+
+@pytest.fixture(params=[pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("simulated", "cuda")])
+def device(request: pytest.FixtureRequest) -> str:
+    """One that is not the CPU: with `pytest -m simulated` one that refuses mixed tensors, with `-m cuda` a GPU."""
+    if request.param == simulated_device.DEVICE and not simulated_device.is_registered():
+        pytest.skip("has a process of its own: pytest -m simulated")
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ INDEXED = (
     aten._index_put_impl_.default,
     aten._unsafe_index.Tensor,
 )
+RESIZED = ("arange", "arange.start", "arange.start_step", "eye", "eye.m")
 
 
 class SimulatedTensor(Tensor):
@@ -87,7 +88,7 @@ def compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     local_args, local_kwargs = tree_map(_local, (list(args), dict(kwargs)))
     out = func(*local_args, **local_kwargs)
     known = {id(one.local): one for one in there}
-    assert all(one.shape == one.local.shape for one in there), f"{func} resizes: make it in `_made_whole`"
+    assert all(one.shape == one.local.shape for one in there), f"{func} resizes: add it to RESIZED"
     if not ends_there:
         return tree_map(lambda x: x.clone() if isinstance(x, Tensor) and id(x) in known else x, out)
     out = tree_map(
@@ -106,16 +107,23 @@ class _Backend(_DummyBackendModule):
         return [torch.float16, torch.bfloat16]
 
 
-_setup_privateuseone_for_python_backend(DEVICE, backend_module=_Backend())
-_library = torch.library.Library("_", "IMPL")
-_library.fallback(lambda func, *args, **kwargs: compute(func, args, kwargs), "PrivateUse1")
-# torch makes these by resizing an empty tensor, which a wrapper does not follow.
-_made_whole = torch.library.Library("aten", "IMPL")
-for _name in ("arange", "arange.start", "arange.start_step", "eye", "eye.m"):
-    _overload = getattr(getattr(aten, _name.split(".")[0]), _name.partition(".")[2] or "default")
-    _made_whole.impl(
-        _name, partial(lambda func, *args, **kwargs: compute(func, args, kwargs), _overload), "PrivateUse1"
-    )
-torch._C._set_only_lift_cpu_tensors(
-    True
-)  # torch.tensor(…, device=…) is then a copy from the CPU, which is known here
+_libraries: list[torch.library.Library] = []
+
+
+def is_registered() -> bool:
+    return bool(_libraries)
+
+
+def register() -> None:
+    """Makes torch know the device, in this process from now on; before the first gradient is computed in it."""
+    _setup_privateuseone_for_python_backend(DEVICE, backend_module=_Backend())
+    everything, made_whole = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    _libraries.extend((everything, made_whole))
+    everything.fallback(lambda func, *args, **kwargs: compute(func, args, kwargs), "PrivateUse1")
+    # torch makes these by resizing an empty tensor, which a wrapper does not follow
+    for name in RESIZED:
+        overload = getattr(getattr(aten, name.split(".")[0]), name.partition(".")[2] or "default")
+        by_cpu = partial(lambda func, *args, **kwargs: compute(func, args, kwargs), overload)
+        made_whole.impl(name, by_cpu, "PrivateUse1")
+    # torch.tensor(…, device=…) is then a copy from the CPU, which is known here
+    torch._C._set_only_lift_cpu_tensors(True)

@@ -509,5 +509,5 @@ def test_toybox_show(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
 def test_what_is_warned_of_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     options = ["--weighting", "softmax", "--steps", "10", "--device", "cpu", "--out", str(tmp_path / "run")]
     assert main(["image", "a red car", *options]) == 0
-    (told,) = [line for line in capsys.readouterr().err.splitlines() if "steers next to nothing" in line]
-    assert told.startswith("warning: the reward")
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "steer next to nothing" in line]
+    assert told.startswith("warning: the weights")

@@ -58,7 +58,6 @@ from rewardsds.scenes.pictures import read_picture
 from rewardsds.scenes.settings import CameraSettings
 from rewardsds.tasks import text_to_3d, text_to_image
 from rewardsds.tasks.settings import TextTo3DSettings, TextToImageSettings
-from simulated_device import DEVICE
 
 PROMPTS = ["a red apple", "a green car"]
 SMALL_NERF = NeRFSettings(
@@ -73,11 +72,6 @@ SMALL_NERF = NeRFSettings(
     z_variance_weight=0.1,
     sparsity_weight=0.1,
 )
-
-
-@pytest.fixture(params=[DEVICE, pytest.param("cuda", marks=pytest.mark.cuda)])
-def device(request: pytest.FixtureRequest) -> str:
-    return request.param
 
 
 def pictures(batch: int = 2, views: int = 4, size: int = 16) -> Tensor:

@@ -331,7 +331,8 @@ def _plain_warnings() -> Iterator[None]:
     usual = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
-        if issubclass(category, UserWarning) and Path(filename).is_relative_to(Path(__file__).parent):
+        ours = issubclass(category, UserWarning) and Path(filename).is_relative_to(Path(__file__).parent)
+        if ours and "Triggered internally" not in str(message):  # as torch's kernels say of themselves
             print(f"warning: {message}", file=sys.stderr)
         else:
             usual(message, category, filename, lineno, *more)

@@ -49,7 +49,7 @@ class CheckpointError(RewardsdsError):
 
 
 class NotFiniteError(RewardsdsError):
-    """The gradient or a parameter is NaN or infinite."""
+    """A gradient, a parameter, or what was given is NaN or infinite."""
 
 
 class WriteError(RewardsdsError):

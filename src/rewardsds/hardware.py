@@ -31,6 +31,13 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
     return found
 
 
+def available_cores() -> int:
+    """Cores that this process may use; fewer than the machine has when an affinity mask is set."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
 def machine_record(device: str) -> dict[str, Any]:
     """This machine, and the day."""
     return {"date": date.today().isoformat(), **hardware(device)}

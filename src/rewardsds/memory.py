@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable
 from typing import Any, Literal
@@ -93,7 +94,9 @@ class Chunks:
                     return run(slices[0])
                 return torch.cat([_run_again(run, rows) if self.recompute else run(rows) for rows in slices])
             except RuntimeError as error:
-                if self.size != "auto" or size <= unit or not is_out_of_memory(error):
+                # of a lack of room cuDNN also says that it found no engine
+                full = is_out_of_memory(error) or "unable to find an engine to execute" in str(error)
+                if self.size != "auto" or size <= unit or not full:
                     raise
             # Outside of the handler, whose traceback still holds what was computed.
             torch.cuda.empty_cache()
@@ -107,7 +110,7 @@ def _run_again(run: Callable[[slice], Tensor], rows: slice) -> Tensor:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU's memory was full: as torch says it, or as CUDA's libraries do where they found no room."""
-    texts = "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "unable to find an engine to execute"
+    texts = "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"
     known = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
     return known or isinstance(error, torch.OutOfMemoryError)
 
@@ -126,3 +129,17 @@ def free_memory(device: torch.device) -> int:
     import psutil
 
     return psutil.virtual_memory().available
+
+
+def release_memory() -> None:
+    """Gives back what nothing uses any more, so that other processes can have it; reference cycles are broken first."""
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def forget_peaks() -> None:
+    """Peaks of memory that are asked for from now on are of what comes."""
+    if torch.cuda.is_initialized():
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(index)

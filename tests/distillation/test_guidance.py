@@ -17,7 +17,15 @@ from rewardsds.distillation.candidates import Candidates, draw_noise
 from rewardsds.distillation.guidance import RewardSDS
 from rewardsds.distillation.losses import SDS, Recon
 from rewardsds.distillation.schedules import FixedRange
-from rewardsds.distillation.weighting import Best, BestWorst, Random, Softmax, Uniform, Weighting
+from rewardsds.distillation.weighting import (
+    Advantage,
+    Best,
+    BestWorst,
+    Random,
+    Softmax,
+    Uniform,
+    Weighting,
+)
 from rewardsds.priors.diffusion import DiffusionPrior
 from rewardsds.prompts import Texts
 
@@ -594,12 +602,12 @@ def test_words_that_the_prior_does_not_know_are_named_once_a_prompt():
 def steered_by(rewards: list[float], weighting: Weighting, steps: int = 25) -> list[str]:
     """What is warned of in so many steps with candidates of these rewards."""
     scores = KnownScores(torch.tensor(rewards)[:, None])
-    guidance = RewardSDS(two_colours(), scores, candidates=4, weighting=weighting)
+    guidance = RewardSDS(two_colours(), scores, candidates=len(rewards), weighting=weighting)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         for _ in range(steps):
             guidance(latents=latents(1).requires_grad_(), prompt="dark")
-    return [str(one.message) for one in told if "steers next to nothing" in str(one.message)]
+    return [str(one.message) for one in told if "steer next to nothing" in str(one.message)]
 
 
 def test_a_reward_that_steers_nothing_is_told_once():
@@ -611,6 +619,7 @@ def test_a_reward_that_steers_nothing_is_told_once():
     )
     assert steered_by(close, Softmax(temperature=0.02)) == []
     assert steered_by(close, BestWorst()) == []
+    assert steered_by([0.0, 1.0], Advantage(factor=20.0)) == []  # −0.48 and 0.53
     assert steered_by([0.0, 1.0, 2.0, 3.0], Softmax()) == []
     assert steered_by(close, Softmax(), steps=9) == []
 

@@ -37,7 +37,6 @@ from rewardsds.toybox.train.prior import cached_latents, min_snr_weights, spread
 from rewardsds.toybox.train.settings import StageSettings
 from rewardsds.toybox.train.view_judge import train_view_judge
 from rewardsds.toybox.view_judge import load_view_judge
-from simulated_device import DEVICE
 
 PAINT = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 180, 30), "white": (250, 250, 250)}
 
@@ -160,7 +159,6 @@ def test_resuming_keeps_moments_in_the_layout_of_the_weights(tmp_path: Path):
     assert torch.equal(part(tmp_path / "parts").weight, whole.weight)
 
 
-@pytest.mark.parametrize("device", [DEVICE, pytest.param("cuda", marks=pytest.mark.cuda)])
 def test_a_stage_resumes_on_its_device(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     optimizers: list[torch.optim.AdamW] = []
     create = torch.optim.AdamW

@@ -208,16 +208,16 @@ class RewardSDS:
                     )
 
     def _tell_flat_weights(self) -> None:
-        """Warns once where for some steps on end the effective number of candidates, 1 / Σ w², is nearly N: N are
+        """Warns once where for some steps on end the effective number of candidates, (Σ w)² / Σ w², is nearly N: N are
         paid for, and their mean is followed, as plain SDS does."""
         weights, rewards = self.record.weights, self.record.rewards
         if self._flat_steps >= FLAT_STEPS or rewards is None or len(weights) < 2:
             return
-        effective = 1 / weights.square().sum(dim=0)
+        effective = weights.sum(dim=0).square() / weights.square().sum(dim=0)
         self._flat_steps = self._flat_steps + 1 if bool((effective > 0.95 * len(weights)).all()) else 0
         if self._flat_steps == FLAT_STEPS:
             warnings.warn(
-                f"the reward steers next to nothing: for {FLAT_STEPS} steps the weights of {len(weights)} candidates "
+                f"the weights steer next to nothing: for {FLAT_STEPS} steps the weights of {len(weights)} candidates "
                 f"have been all but equal (now {float(weights.min()):.3f} to {float(weights.max()):.3f}, of rewards "
                 f"that differ by {float(rewards.std(dim=0).mean()):.1g}) with {self.settings.weighting}; lower "
                 "softmax's temperature to about that difference, or take another weighting",

@@ -34,7 +34,6 @@ from rewardsds.distillation.step import ask
 from rewardsds.errors import Interrupted, RewardsdsError, RunFolderError, SettingsError, settings_of_file
 from rewardsds.evaluation import execute
 from rewardsds.evaluation.costs import Cost, measure
-from rewardsds.evaluation.gpu_memory import release_memory
 from rewardsds.evaluation.metrics import (
     Answer,
     Metric,
@@ -56,12 +55,13 @@ from rewardsds.evaluation.sheet import draw_sheet
 from rewardsds.evaluation.subjects import Entry, Look, look_at, size_of
 from rewardsds.evaluation.tables import json_text
 from rewardsds.evaluation.units import Asked, Cell, Made, Unit, asked_of, cells_and_units
-from rewardsds.hardware import machine_record
+from rewardsds.hardware import available_cores, machine_record
+from rewardsds.memory import release_memory
 from rewardsds.rewards.load import GRADER, load_reward, reward_names
 from rewardsds.runs import atomic
 from rewardsds.runs.folder import RunFolder, is_free, made_and_locked
 from rewardsds.runs.progress import format_seconds, say
-from rewardsds.runs.settings import available_cores, resolved_device
+from rewardsds.runs.settings import resolved_device
 from rewardsds.scenes.export import render_turntable, save_png, turntable_cameras
 from rewardsds.tasks.parts import grader_options
 from rewardsds.tasks.settings import DistillationSettings, GraderSettings, TextTo3DSettings
@@ -514,9 +514,9 @@ class _Picker:
 
 
 def _endpoint(reward: str, grader: GraderSettings) -> list[str | None]:
-    """Where a grader is asked, on which its answers depend; nothing of other rewards, and of OpenAI's own endpoint."""
+    """Where a grader is asked, on which its answers depend; nothing of other rewards."""
     url = grader.url or os.environ.get("OPENAI_BASE_URL")
-    return [url] if url and any(name.startswith(GRADER) for name in reward_names(reward)) else []
+    return [url] if any(name.startswith(GRADER) for name in reward_names(reward)) else []
 
 
 class _Metrics:

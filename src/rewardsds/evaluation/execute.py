@@ -26,8 +26,8 @@ from typing import Any
 from rich.console import Console
 
 from rewardsds.errors import Interrupted, RewardsdsError, describe_os_error
-from rewardsds.evaluation.gpu_memory import forget_peaks, release_memory
 from rewardsds.evaluation.units import Unit
+from rewardsds.memory import forget_peaks, release_memory
 from rewardsds.runs.folder import RunFolder
 from rewardsds.tasks.settings import DistillationSettings, TextToImageSettings
 

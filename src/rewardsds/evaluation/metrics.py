@@ -103,9 +103,12 @@ def _is_unreachable(error: BaseException | None) -> bool:
         import openai
 
         refused = openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError
-        exhausted = openai.RateLimitError, openai.InternalServerError  # the client has asked again already
-        kinds += openai.APIConnectionError, *refused, *exhausted
+        kinds += openai.APIConnectionError, *refused
     while error is not None and not isinstance(error, kinds):
+        if (
+            getattr(error, "code", None) == "insufficient_quota"
+        ):  # no waiting helps, as it does where it is asked too fast
+            return True
         error = error.__cause__
     return error is not None
 
@@ -274,7 +277,7 @@ class RewardMetric:
             answers |= zip(batch, self._of_one_shape([subjects[index] for index in batch], before))
         return [answers[index] for index in range(len(subjects))]
 
-    def _of_one_shape(self, subjects: Sequence[Subject], before: Sequence[Answer] = ()) -> list[Answer]:
+    def _of_one_shape(self, subjects: Sequence[Subject], before: Sequence[Answer]) -> list[Answer]:
         """before: the answers so far."""
         if _is_lost(before):
             return [before[-1]] * len(subjects)

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -200,6 +201,7 @@ def _optional(name: str, purpose: str, cuda: bool) -> str:
     if name == "gsplat" and cuda:
         from rewardsds.scenes.gaussians.rasterization import gsplat_problem
 
+        print("looking at gsplat, which builds its kernels the first time: minutes …", file=sys.stderr)
         problem = gsplat_problem()
     return version if problem is None else f"{version}, which cannot be used: {problem}"
 

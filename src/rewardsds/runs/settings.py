@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from typing_extensions import Self
 
 from rewardsds.errors import SettingsError, describe_validation
+from rewardsds.hardware import available_cores
 
 
 def _checked_device(device: str) -> str:
@@ -91,13 +92,6 @@ def resolved_device(device: str) -> str:
         # cuBLAS reads it with the first product of matrices, long before a run's first step
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return device
-
-
-def available_cores() -> int:
-    """Cores that this process may use; fewer than the machine has when an affinity mask is set."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 def to_yaml(settings: RunSettings) -> str:

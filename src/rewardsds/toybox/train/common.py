@@ -14,8 +14,9 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -108,27 +109,32 @@ def fit(
     if progress.step:
         log(f"continuing at step {progress.step} after {progress.seconds / 60:.1f} minutes of training")
 
-    module.train()
-    first = progress.step
-    began = last_saved = last_line = time.monotonic()
-    already = progress.seconds
-    rate_from = (progress.step, began)
-
     def fraction() -> float:
         by_time = progress.seconds / (60 * settings.minutes) if settings.minutes else 0.0
         return max(progress.step / settings.steps, by_time)
 
+    module.train()
+    first = progress.step
     device = weights[0].device
+    cuda = device.type == "cuda"
     steps = range(progress.step, settings.steps)
-    feed = batches(draw, steps, settings.workers, pinned=device.type == "cuda")
-    with (folder / "log.jsonl").open("a") as lines, closing(feed):
+    feed = batches(draw, steps, folder / "batches.pickle", settings.workers, pinned=cuda)
+    # workers begin before the clock does
+    fed = chain([next(feed)], feed) if fraction() < 1 else feed
+    began = last_saved = last_line = time.monotonic()
+    already = progress.seconds
+    rate_from = (progress.step, began)
+
+    # which DataLoader pins memory for
+    here = torch.cuda.device(device) if cuda else nullcontext()
+    with here, (folder / "log.jsonl").open("a") as lines, closing(feed):
         while fraction() < 1:
             if stop_after is not None and progress.step - first >= stop_after:
                 break
             rate = learning_rate(settings, max(fraction(), 1 / settings.steps))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            value, figures = loss(progress.step, to_device(next(feed), device))
+            value, figures = loss(progress.step, to_device(next(fed), device))
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             norm = nn.utils.clip_grad_norm_(weights, settings.clip_norm)

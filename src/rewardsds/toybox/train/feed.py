@@ -11,10 +11,10 @@ import mmap
 import multiprocessing
 import os
 import pickle
-import tempfile
 import threading
 from collections.abc import Callable, Generator
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,19 +22,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-PRELOADED = ["__main__", "rewardsds.toybox.train.image_reward", "rewardsds.toybox.train.prior"]
+PRELOADED = ["rewardsds.toybox.train.image_reward", "rewardsds.toybox.train.prior"]
 """Imported once, by the server that workers are forked from; between them they import all that a stage draws with."""
 AHEAD = 2
 """Batches that a worker may be ahead. They wait in shared memory, of which a container may have as little as 64 MB."""
 
 
 def batches(
-    draw: Callable[[int], Any], steps: range, workers: int = 0, pinned: bool = False
+    draw: Callable[[int], Any], steps: range, file: Path, workers: int = 0, pinned: bool = False
 ) -> Generator[Any]:
     """draw(step) of each step in order.
 
-    draw: must pickle where there are workers, and hold no tensors. workers: processes that draw; 0: this one does.
-    pinned: what workers draw lies in page-locked memory, from which a GPU copies without being waited for.
+    draw: must pickle where there are workers, and hold no tensors. file: where they read it, while they work.
+    workers: processes that draw; 0: this one does. pinned: what workers draw lies in page-locked memory, from which a
+    GPU copies without being waited for.
     """
     if workers == 0:
         yield from map(draw, steps)
@@ -42,11 +43,11 @@ def batches(
     # Not forked from this process, which may have a CUDA context; nor spawned, which imports torch in every one.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    with tempfile.NamedTemporaryFile(suffix=".pickle") as file:
-        FeedPickler(file).dump(draw)
-        file.flush()
+    with file.open("wb") as written:
+        FeedPickler(written).dump(draw)
+    try:
         yield from DataLoader(
-            _Drawn(file.name),
+            _Drawn(file),
             batch_size=None,
             sampler=steps,
             num_workers=workers,
@@ -56,6 +57,8 @@ def batches(
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # its own: the global one stays as it was
         )
+    finally:
+        file.unlink(missing_ok=True)
 
 
 class _Drawn(Dataset[Any]):
@@ -63,12 +66,12 @@ class _Drawn(Dataset[Any]):
     for each other.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
 
     @cached_property
     def _draw(self) -> Callable[[int], Any]:
-        with open(self._path, "rb") as file:
+        with self._path.open("rb") as file:
             return pickle.load(file)
 
     def __getitem__(self, step: int) -> Any:

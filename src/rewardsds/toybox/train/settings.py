@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rewardsds.hardware import available_cores
 from rewardsds.toybox.specification import KINDS
 
 Preset = Literal["cpu", "gpu"]
@@ -113,6 +114,7 @@ class TrainSettings(BaseModel):
     stage: one stage alone, or all of them in order.
     steps, batch, minutes: instead of the preset's.
     device: the CPU for the preset cpu and CUDA for gpu, unless given. workers: threads that render; None: all.
+        Processes that draw batches are the preset's, as many as there are cores to spare.
     kinds: of toy in data sets that are missing: all of the world's, or a core; the preset's unless given.
         What the networks know is what their data shows.
     compile: compile the prior's network first, which takes minutes and makes long trainings faster.
@@ -162,4 +164,5 @@ class TrainSettings(BaseModel):
         """The preset's settings of a stage with this run's own values put in."""
         own = {name: getattr(self, name) for name in ("steps", "batch", "minutes")}
         settings = stage_settings(self.preset, stage)
+        own["workers"] = min(settings.workers, max(0, available_cores() - 1))
         return settings.model_copy(update={name: value for name, value in own.items() if value is not None})
