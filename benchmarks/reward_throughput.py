@@ -3,7 +3,7 @@
 The usual way is what evaluation scripts do: a picture goes to the CPU, becomes a PIL image of bytes, is resized and
 normalised there, comes back, and is scored alone; its text is read again each time. The model is the same.
 
-    python benchmarks/reward_throughput.py [--pictures 40] [--size 512] [--sized] [--device cpu]
+    python benchmarks/reward_throughput.py [--pictures 40] [--size 512] [--device cpu]
         [--out benchmarks/results/reward_throughput.json]
 """
 

@@ -29,7 +29,9 @@ settings.register_profile("rewardsds", deadline=None, max_examples=50, derandomi
 settings.load_profile("rewardsds")
 
 
-@pytest.fixture(params=[pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("simulated", "cuda")])
+@pytest.fixture(
+    params=[pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("simulated", "cuda")]
+)
 def device(request: pytest.FixtureRequest) -> str:
     """One that is not the CPU: with `pytest -m simulated` one that refuses mixed tensors, with `-m cuda` a GPU."""
     if request.param == simulated_device.DEVICE and not simulated_device.is_registered():

@@ -47,3 +47,21 @@ def test_extreme_shapes_and_the_right_size():
     assert square(picture(1, 300), 16, "pad").shape == (1, 3, 16, 16)
     images = picture(16, 16)
     assert square(images, 16) is images
+
+
+@pytest.mark.parametrize("shape, size", [((97, 97), 32), ((40, 23), 16), ((11, 11), 24), ((64, 64), 63)])
+def test_it_is_torchs_own_resizing_in_value_and_gradient(shape: tuple[int, int], size: int):
+    images = (
+        0.2 + 0.6 * torch.rand((2, 3, *shape), generator=torch.Generator().manual_seed(0))
+    ).requires_grad_()
+    shorter = min(shape)
+    whole = [size if side == shorter else round(side * size / shorter) for side in shape]
+    theirs = torch.nn.functional.interpolate(
+        images, whole, mode="bicubic", antialias=True, align_corners=False
+    ).clamp(0, 1)
+    top, left = (whole[0] - size) // 2, (whole[1] - size) // 2
+    theirs = theirs[..., top : top + size, left : left + size]
+    ours = square(images, size)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    slopes = [torch.autograd.grad(made.square().sum(), images)[0] for made in (ours, theirs)]
+    torch.testing.assert_close(slopes[0], slopes[1], atol=1e-4, rtol=1e-4)

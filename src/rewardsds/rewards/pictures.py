@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,11 +24,43 @@ def square(images: Tensor, size: int, fit: Fit = "crop") -> Tensor:
     scale = size / (min if fit == "crop" else max)(height, width)
     limit = max if fit == "crop" else min
     resized = limit(size, round(height * scale)), limit(size, round(width * scale))
-    images = F.interpolate(
-        images, (max(1, resized[0]), max(1, resized[1])), mode="bicubic", antialias=True, align_corners=False
-    ).clamp(0.0, 1.0)  # bicubic overshoots
+    images = _along_height(images, max(1, resized[0]))
+    images = _along_height(images.mT, max(1, resized[1])).mT.clamp(0.0, 1.0)  # bicubic overshoots
     if fit == "crop":
         top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
         return images[..., top : top + size, left : left + size]
     down, right = size - images.shape[-2], size - images.shape[-1]
     return F.pad(images, (right // 2, right - right // 2, down // 2, down - down // 2))
+
+
+def _along_height(images: Tensor, size: int) -> Tensor:
+    """(…, H, W) → (…, size, W) in float32, by products with bands of a matrix: twice as fast on a CPU as torch's own
+    kernel where pictures shrink much, and with a gradient that is deterministic on CUDA."""
+    images = images.float()
+    if images.shape[-2] == size:
+        return images
+    bands = [
+        torch.matmul(weights.to(images.device), images[..., rows, :])
+        for rows, weights in _bands(images.shape[-2], size)
+    ]
+    return torch.cat(bands, dim=-2)
+
+
+BAND = 8  # rows that are made by one product
+
+
+@lru_cache(maxsize=32)
+def _bands(given: int, size: int) -> tuple[tuple[slice, Tensor], ...]:
+    """For each band of resized rows the rows of the picture that they are made of, and by which weights."""
+    with torch.inference_mode(False), torch.no_grad():
+        # what torch makes of unit vectors: the matrix of its bicubic resizing with antialiasing
+        whole = F.interpolate(
+            torch.eye(given)[None, None], (size, given), mode="bicubic", antialias=True, align_corners=False
+        )[0, 0]
+        found = []
+        for first in range(0, size, BAND):
+            weights = whole[first : first + BAND]
+            used = weights.any(dim=0).nonzero().flatten()
+            rows = slice(int(used[0]), int(used[-1]) + 1)
+            found.append((rows, weights[:, rows].clone()))
+        return tuple(found)
