@@ -105,9 +105,8 @@ def _is_unreachable(error: BaseException | None) -> bool:
         refused = openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError
         kinds += openai.APIConnectionError, *refused
     while error is not None and not isinstance(error, kinds):
-        if (
-            getattr(error, "code", None) == "insufficient_quota"
-        ):  # no waiting helps, as it does where it is asked too fast
+        # no waiting helps, as it does where it is asked too fast
+        if getattr(error, "code", None) == "insufficient_quota":
             return True
         error = error.__cause__
     return error is not None

@@ -39,28 +39,26 @@ def _along_height(images: Tensor, size: int) -> Tensor:
     images = images.float()
     if images.shape[-2] == size:
         return images
-    bands = [
-        torch.matmul(weights.to(images.device), images[..., rows, :])
-        for rows, weights in _bands(images.shape[-2], size)
-    ]
-    return torch.cat(bands, dim=-2)
-
-
-BAND = 8  # rows that are made by one product
+    bands = _bands(images.shape[-2], size, images.device)
+    return torch.cat([torch.matmul(weights, images[..., rows, :]) for rows, weights in bands], dim=-2)
 
 
 @lru_cache(maxsize=32)
-def _bands(given: int, size: int) -> tuple[tuple[slice, Tensor], ...]:
-    """For each band of resized rows the rows of the picture that they are made of, and by which weights."""
+def _bands(given: int, size: int, device: torch.device) -> tuple[tuple[slice, Tensor], ...]:
+    """For each band of resized rows the rows of the picture that they are made of, and by which weights, on the device.
+
+    A GPU makes all rows by one product: more would cost it more than zeros do.
+    """
+    band = 8 if device.type == "cpu" else size
     with torch.inference_mode(False), torch.no_grad():
         # what torch makes of unit vectors: the matrix of its bicubic resizing with antialiasing
         whole = F.interpolate(
             torch.eye(given)[None, None], (size, given), mode="bicubic", antialias=True, align_corners=False
         )[0, 0]
         found = []
-        for first in range(0, size, BAND):
-            weights = whole[first : first + BAND]
+        for first in range(0, size, band):
+            weights = whole[first : first + band]
             used = weights.any(dim=0).nonzero().flatten()
             rows = slice(int(used[0]), int(used[-1]) + 1)
-            found.append((rows, weights[:, rows].clone()))
+            found.append((rows, weights[:, rows].clone().to(device)))
         return tuple(found)

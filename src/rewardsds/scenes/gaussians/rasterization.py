@@ -45,12 +45,18 @@ def rasterization(
     `info` then stays there. Raises ValueError for inputs that do not fit together.
     """
     _check(means, quats, scales, opacities, colors, viewmats, Ks, width, height, backgrounds, render_mode)
-    if means.device.type != "cpu":
-        by = _gsplat if means.is_cuda and len(means) and _gsplat_is_usable() else _on_the_cpu
-        return by(
+    if means.is_cuda and len(means) and _gsplat_is_usable():
+        return _gsplat(
             means, quats, scales, opacities, colors, viewmats, Ks, width, height,
             near_plane, far_plane, eps2d, backgrounds, render_mode,
         )  # fmt: skip
+    if means.device.type != "cpu":
+        image, alphas, info = rasterization(
+            means.cpu(), quats.cpu(), scales.cpu(), opacities.cpu(), colors.cpu(), viewmats.cpu(), Ks.cpu(),
+            width, height, near_plane, far_plane, eps2d,
+            None if backgrounds is None else backgrounds.cpu(), render_mode,
+        )  # fmt: skip
+        return image.to(means.device), alphas.to(means.device), info
     if viewmats.requires_grad or Ks.requires_grad:
         raise ValueError("cameras carry no gradient on the CPU: detach viewmats and Ks")
 
@@ -120,30 +126,6 @@ def _check(
         raise ValueError(f"the picture must have at least one pixel, got {width}×{height}")
     if render_mode not in ("RGB", "RGB+D", "RGB+ED"):
         raise ValueError(f"render_mode is RGB, RGB+D or RGB+ED, got {render_mode!r}")
-
-
-def _on_the_cpu(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    near_plane: float,
-    far_plane: float,
-    eps2d: float,
-    backgrounds: Tensor | None,
-    render_mode: RenderMode,
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """By the numba kernels; pictures are moved back, and gradients find their way."""
-    image, alphas, info = rasterization(
-        means.cpu(), quats.cpu(), scales.cpu(), opacities.cpu(), colors.cpu(), viewmats.cpu(), Ks.cpu(), width, height,
-        near_plane, far_plane, eps2d, None if backgrounds is None else backgrounds.cpu(), render_mode,
-    )  # fmt: skip
-    return image.to(means.device), alphas.to(means.device), info
 
 
 @cache
