@@ -1,13 +1,15 @@
-"""Random Gaussians and cameras for the rasteriser's tests."""
+"""Random Gaussians and cameras for the rasteriser's tests, and gsplat's kernels."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
+import cuda_on_cpu
 from rewardsds.scenes.cameras import sample_orbit_group
 from rewardsds.scenes.gaussians import rasterization
 
@@ -66,12 +68,15 @@ def random_scene() -> Callable[..., RandomScene]:
     return make
 
 
-@pytest.fixture
-def gsplat() -> Any:
-    """The library, with kernels that work; tests that want it are skipped where it has none."""
-    why = rasterization.gsplat_problem()
+@pytest.fixture(
+    params=[pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.cuda)]
+)
+def gsplat_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where gsplat's kernels work: on a GPU, or, compiled for it, on the CPU. Skipped where they cannot."""
+    why = rasterization.gsplat_problem() if request.param == "cuda" else cuda_on_cpu.why_not()
     if why is not None:
         pytest.skip(why)
-    import gsplat  # pyright: ignore[reportMissingImports]
-
-    return gsplat
+    if request.param == "cpu":
+        kernels = cuda_on_cpu.load(request.config.cache.mkdir("cuda_on_cpu"))
+        monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", SimpleNamespace(_C=kernels))
+    return request.param

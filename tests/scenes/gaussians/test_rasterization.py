@@ -1,41 +1,13 @@
 """The fast kernels against the plain rasteriser, in value and in gradient."""
 
-import copy
 import re
 import sys
 
 import pytest
 import torch
+from comparing import assert_same, random, run
 
-from rewardsds.scenes.gaussians import harmonics, numba_kernels, rasterization, reference
-from rewardsds.scenes.gaussians.scene import GaussianScene
-from rewardsds.scenes.gaussians.settings import GaussianSettings
-from rewardsds.scenes.settings import CameraSettings
-
-
-def random(*shape):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(1))
-
-
-def run(function, scene, width, height, **options):
-    """Renders, alphas, and gradients of a random linear functional of both."""
-    renders, alphas, info = function(*scene.arguments, width=width, height=height, **options)
-    g = torch.Generator().manual_seed(0)
-    weights = torch.randn(renders.shape, generator=g), torch.randn(alphas.shape, generator=g)
-    loss = (renders * weights[0]).sum() + (alphas * weights[1]).sum()
-    gradients = torch.autograd.grad(loss, [*scene.parameters, info["means2d"]])
-    return renders.detach(), alphas.detach(), gradients, info
-
-
-def assert_same(fast, plain):
-    """Rounding can tip an alpha over the 1/255 threshold in a pixel or two; all else agrees closely."""
-    for a, b in zip(fast[:2], plain[:2]):
-        difference = (a - b).abs()
-        assert difference.max() < 2 / 255 * b.abs().max()
-        assert (difference > 2e-4).float().mean() < 1e-3
-    for name, a, b in zip(["means", "quats", "scales", "opacities", "colors", "means2d"], fast[2], plain[2]):
-        error = (a - b).norm() / b.norm().clamp(min=1e-12)
-        assert error < 2e-3, f"gradient of {name}: relative error {error:.2e}"
+from rewardsds.scenes.gaussians import numba_kernels, rasterization, reference
 
 
 @pytest.mark.parametrize("seed, count, width, height", [(0, 1, 16, 16), (1, 40, 40, 24), (2, 300, 33, 50)])
@@ -223,120 +195,6 @@ def test_gsplat_that_cannot_be_used_is_explained(tmp_path, monkeypatch, capsys, 
     assert (why is None) == (told is None)
     assert told is None or re.fullmatch(told, str(why))
     assert capsys.readouterr().out == ""  # which is for results
-
-
-# --- gsplat -------------------------------------------------------------------------------------------------
-
-
-def run_on_cuda(scene, width, height, **options):
-    """As `run`, through gsplat; everything is brought back to the CPU."""
-    moved = copy.copy(scene)
-    for name in ("means", "quats", "scales", "opacities", "colors"):
-        setattr(moved, name, getattr(scene, name).detach().cuda().requires_grad_())
-    moved.viewmats, moved.Ks = scene.viewmats.cuda(), scene.Ks.cuda()
-    if options.get("backgrounds") is not None:
-        options["backgrounds"] = options["backgrounds"].cuda()
-    renders, alphas, info = rasterization.rasterization(
-        *moved.arguments, width=width, height=height, **options
-    )
-    g = torch.Generator().manual_seed(0)
-    weights = [torch.randn(shown.shape, generator=g).cuda() for shown in (renders, alphas)]
-    loss = (renders * weights[0]).sum() + (alphas * weights[1]).sum()
-    gradients = torch.autograd.grad(loss, [*moved.parameters, info["means2d"]])
-    there = {name: info[name].cpu() for name in ("radii", "means2d", "depths", "conics")}
-    return renders.detach().cpu(), alphas.detach().cpu(), [one.cpu() for one in gradients], there
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize("plain", [reference.rasterization, rasterization.rasterization])
-@pytest.mark.parametrize("render_mode", ["RGB", "RGB+D", "RGB+ED"])
-@pytest.mark.parametrize("with_background", [False, True])
-@pytest.mark.usefixtures("gsplat")
-def test_gsplat_agrees_in_value_and_gradient(random_scene, plain, render_mode, with_background):
-    """Three cameras; the gradient of positions in the picture is by pixels on both sides."""
-    scene = random_scene(600, 13, 40, 24, scale=0.3 if render_mode == "RGB+ED" else 0.08)
-    options = {"render_mode": render_mode, "backgrounds": random(3, 3) if with_background else None}
-    assert_same(run_on_cuda(scene, 40, 24, **options), run(plain, scene, 40, 24, **options))
-
-
-@pytest.mark.cuda
-@pytest.mark.usefixtures("gsplat")
-def test_what_gsplat_tells_beside_the_picture_agrees(random_scene):
-    scene = random_scene(300, 6, ball=3.0, scale=0.1)
-    there = run_on_cuda(scene, 40, 40)[3]
-    here = run(rasterization.rasterization, scene, 40, 40)[3]
-    assert there["radii"].shape == here["radii"].shape == (3, 300, 2)
-    seen = (here["radii"] > 0).all(-1) & (there["radii"] > 0).all(-1)
-    both = (here["radii"] > 0).all(-1) == (there["radii"] > 0).all(-1)
-    assert both.float().mean() > 0.98  # at the border of the picture radii are rounded up before, or after
-    torch.testing.assert_close(there["radii"][seen], here["radii"][seen], atol=1, rtol=0)
-    for name in ("means2d", "depths", "conics"):
-        torch.testing.assert_close(there[name][seen], here[name].detach()[seen], atol=1e-3, rtol=1e-3)
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize("eps2d", [0.0, 0.3, 4.8])
-@pytest.mark.usefixtures("gsplat")
-def test_gsplat_blurs_alike(random_scene, eps2d):
-    scene = random_scene(200, 14)
-    plain = run(rasterization.rasterization, scene, 40, 40, eps2d=eps2d)
-    assert_same(run_on_cuda(scene, 40, 40, eps2d=eps2d), plain)
-
-
-@pytest.mark.cuda
-def test_gsplats_own_spherical_harmonics_agree(random_scene, gsplat):
-    """gsplat with coefficients of degree 3, against colours of each camera that were made here."""
-    scene = random_scene(300, 15)
-    g = torch.Generator().manual_seed(3)
-    base = 0.4 + 0.2 * torch.rand(300, 3, generator=g)
-    coefficients = (0.03 * torch.randn(300, 15, 3, generator=g)).requires_grad_()
-    directions = harmonics.directions_of_view(scene.means, scene.viewmats)
-    scene.colors = harmonics.view_colours(base, coefficients, directions, 3)
-    here, _, _ = rasterization.rasterization(*scene.arguments, width=40, height=40)
-    own = torch.autograd.grad(here.square().sum(), [coefficients, scene.means])
-
-    there = coefficients.detach().cuda().requires_grad_()
-    dc = ((base - 0.5) / harmonics.C0).cuda()[:, None]
-    parameters = [p.detach().cuda().requires_grad_() for p in scene.parameters[:4]]
-    renders, _, _ = gsplat.rasterization(
-        *parameters, torch.cat([dc, there], dim=1), scene.viewmats.cuda(), scene.Ks.cuda(), 40, 40,
-        sh_degree=3, packed=False,
-    )  # fmt: skip
-    theirs = torch.autograd.grad(renders.square().sum(), [there, parameters[0]])
-    assert ((renders.cpu() - here).abs() > 1e-3).float().mean() < 1e-2
-    for a, b in zip(theirs, own):
-        assert (a.cpu() - b).norm() / b.norm() < 1e-2
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize("strategy", ["default", "mcmc"])
-@pytest.mark.usefixtures("gsplat")
-def test_a_scene_is_optimised_on_cuda_as_on_the_cpu(strategy):
-    settings = GaussianSettings(initial_gaussians=300, sh_degree=1, sh_degree_every=0, strategy=strategy)
-    found = {}
-    for device in ("cpu", "cuda"):
-        scene = GaussianScene(
-            [torch.Generator().manual_seed(0)],
-            settings,
-            camera=CameraSettings(resolution=(32,)),
-            device=device,
-        )
-        g = torch.Generator().manual_seed(1)
-        optimizer = torch.optim.Adam(scene.parameter_groups())
-        for number in range(4):
-            scene.before_step(number, optimizer)
-            rendering = scene.render(scene.sample_cameras([g], number), [g])
-            assert rendering.images is not None
-            target = rendering.images.new_tensor([0.2, 0.5, 0.8])[:, None, None]
-            optimizer.zero_grad()
-            (rendering.images - target).square().sum().backward()
-            optimizer.step()
-            scene.after_step(number, optimizer, [g])
-        found[device] = {name: value.cpu() for name, value in scene.state_dict().items()}
-    for name, value in found["cpu"].items():
-        torch.testing.assert_close(
-            found["cuda"][name], value, atol=0.05 * float(value.abs().max()), rtol=0.05
-        )
 
 
 # --- kernels ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import math
 from typing import Any
 
@@ -305,15 +306,13 @@ def test_opacities_and_scales_are_pulled_down_with_mcmc_only() -> None:
     assert GaussianSettings(strategy="mcmc", scale_weight=0).resolved_scale_weight == 0
 
 
-@pytest.mark.cuda
-@pytest.mark.usefixtures("gsplat")
-def test_gsplats_relocation_agrees() -> None:
-    gsplat = pytest.importorskip("gsplat.relocation")
+def test_gsplats_relocation_agrees(gsplat_device: str) -> None:
+    gsplat: Any = importlib.import_module("gsplat.relocation")
     opacities = torch.tensor([0.1, 0.5, 0.9, 0.99])
     copies = torch.tensor([2, 3, 5, 40])
     binoms = torch.tensor([[float(math.comb(n, k)) for k in range(51)] for n in range(51)])
     new, scales = gsplat.compute_relocation(
-        opacities.cuda(), torch.ones(4, 3).cuda(), copies.cuda(), binoms.cuda()
+        *(given.to(gsplat_device) for given in (opacities, torch.ones(4, 3), copies.clone(), binoms))
     )
     expected, factor = shared_opacity_and_scale(opacities, copies)
     torch.testing.assert_close(new.cpu(), expected, rtol=1e-4, atol=1e-6)

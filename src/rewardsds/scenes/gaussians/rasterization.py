@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import sys
 import warnings
@@ -135,10 +136,12 @@ def gsplat_problem() -> str | None:
         return "gsplat is not installed: pip install 'rewardsds[cuda]'"
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where it tells of building them
-            from gsplat.cuda._backend import _C  # pyright: ignore[reportMissingImports]
+            kernels_of_gsplat = importlib.import_module("gsplat.cuda._backend")._C
     except Exception as error:  # whatever a compiler or a linker ends with
         return f"gsplat could not build its kernels: {' '.join(str(error).split())[:200]}"
-    return None if _C is not None else "gsplat finds no CUDA toolkit (nvcc) to build its kernels with"
+    if kernels_of_gsplat is not None:
+        return None
+    return "gsplat finds no CUDA toolkit (nvcc) to build its kernels with"
 
 
 @cache
