@@ -10,8 +10,9 @@ normalised there, comes back, and is scored alone; its text is read again each t
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,16 +71,19 @@ def image_reward_by_pil(reward: ImageReward, images: Tensor) -> list[float]:
     return scores
 
 
-def rate(run: Callable[[], object], pictures: int, repeats: int, device: torch.device) -> float:
-    """Pictures a second, the median of `repeats` after one."""
-    seconds = []
+def rates(
+    ways: Sequence[Callable[[], object]], pictures: int, repeats: int, device: torch.device
+) -> list[float]:
+    """Pictures a second of each way, medians of `repeats` after one; by turns, so that a busy minute slows all."""
+    seconds: list[list[float]] = [[] for _ in ways]
     for _ in range(repeats + 1):
-        began = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - began)
-    return pictures / sorted(seconds[1:])[repeats // 2]
+        for run, taken in zip(ways, seconds):
+            began = time.perf_counter()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            taken.append(time.perf_counter() - began)
+    return [pictures / statistics.median(taken[1:]) for taken in seconds]
 
 
 @torch.no_grad()
@@ -89,7 +93,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="pixels of a picture")
     parser.add_argument("--rewards", nargs="+", default=["clip", "image-reward"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -102,8 +106,8 @@ def main() -> None:
         )
         ours = reward(images[:, None, None], [PROMPT])[:, 0].cpu()
         theirs = torch.tensor(by_pil())
-        batched = rate(partial(reward, images[:, None, None], [PROMPT]), len(images), options.repeats, device)
-        alone = rate(by_pil, len(images), options.repeats, device)
+        together = partial(reward, images[:, None, None], [PROMPT])
+        batched, alone = rates([together, by_pil], len(images), options.repeats, device)
         rows.append(
             {
                 "reward": name,
