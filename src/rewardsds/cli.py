@@ -8,7 +8,6 @@ import os
 import sys
 import tempfile
 import traceback
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from rewardsds.errors import (
     describe_os_error,
     describe_validation,
     settings_of_file,
+    warnings_in_a_line,
 )
 from rewardsds.evaluation.prompt_sets import read_prompts
 from rewardsds.evaluation.settings import DEFAULT_METRICS, VIEWS, ViewKind
@@ -307,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         argv.remove("--debug")
         debug = True
     try:
-        with _plain_warnings():
+        with warnings_in_a_line():
             return _dispatch(argv)
     except SystemExit as stop:  # --help of a command
         return stop.code if isinstance(stop.code, int) else 0
@@ -323,23 +323,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _fail(*_describe(error))
-
-
-@contextlib.contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """What this package warns of is told in a line, without the place in the code."""
-    usual = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
-        ours = issubclass(category, UserWarning) and Path(filename).is_relative_to(Path(__file__).parent)
-        if ours and "Triggered internally" not in str(message):  # as torch's kernels say of themselves
-            print(f"warning: {message}", file=sys.stderr)
-        else:
-            usual(message, category, filename, lineno, *more)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
 
 
 def _describe(error: Exception) -> tuple[str, int]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -146,3 +149,20 @@ def describe_os_error(error: OSError, path: Path | str | None = None) -> str:
         errno.EROFS: "the file system is read-only",
     }.get(error.errno or 0, (error.strerror or str(error) or type(error).__name__).lower())
     return f"{reason}: {place}" if place else reason
+
+
+@contextlib.contextmanager
+def warnings_in_a_line() -> Iterator[None]:
+    """What this package warns of is told in a line, without the place in the code."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
+        ours = issubclass(category, UserWarning) and Path(filename).is_relative_to(Path(__file__).parent)
+        if ours and "Triggered internally" not in str(message):  # as torch's kernels say of themselves
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            usual(message, category, filename, lineno, *more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

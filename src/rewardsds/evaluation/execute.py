@@ -25,7 +25,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rewardsds.errors import Interrupted, RewardsdsError, describe_os_error
+from rewardsds.errors import Interrupted, RewardsdsError, describe_os_error, warnings_in_a_line
 from rewardsds.evaluation.units import Unit
 from rewardsds.memory import forget_peaks, release_memory
 from rewardsds.runs.folder import RunFolder
@@ -193,7 +193,8 @@ def _make_in_worker(unit: Unit, root: Path, own_gpus: bool = False) -> Outcome:
     if _stopped.is_set():  # the pool had handed out the next unit before it was told
         return Outcome(unit, 0.0, "not begun")
     try:
-        return make(unit, root, own_gpus)
+        with warnings_in_a_line():
+            return make(unit, root, own_gpus)
     except Interrupted as stopped:
         _stopped.set()
         return Outcome(unit, 0.0, str(stopped))
