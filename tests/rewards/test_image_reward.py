@@ -169,3 +169,20 @@ def test_wrong_shapes_are_refused() -> None:
     reward = ImageReward(network(), tiny_models.tokenizer())
     with pytest.raises(ValueError, match="one item for each of 2 prompts"):
         reward(torch.rand(1, 1, 1, 3, 16, 16), ["a car", "an apple"])
+
+
+def test_what_is_padded_is_not_computed_and_changes_nothing() -> None:
+    own = network()
+    reward = ImageReward(own, tiny_models.tokenizer(), length=9)
+    read: list[int] = []
+    own.text.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    images = torch.rand(2, 2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    together = reward(images, ["a car", "the car on a green backpack"])
+    short = reward(images[:, :1], ["a car"])
+    tokenizer = tiny_models.tokenizer()
+    expected = [len(tokenizer(text)["input_ids"]) for text in ("the car on a green backpack", "a car")]
+    assert read == expected
+    assert expected[1] < expected[0] < 9
+    torch.testing.assert_close(short[:, 0], together[:, 0], atol=1e-6, rtol=1e-5)

@@ -135,10 +135,14 @@ class ImageReward(ModelReward):
         self._image_mean, self._image_std = self._image_mean.to(device), self._image_std.to(device)
 
     def _tokens_of(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(B, T) of the prompts and their attention mask, on the model's device."""
-        tokens, mask = zip(*[self._read(prompt) for prompt in prompts])
+        """(B, T) of the prompts and their attention mask, on the model's device, as long as the longest of them.
+
+        What was padded beyond is masked everywhere: without it scores are the same, and cheaper.
+        """
+        tokens, mask = (torch.stack(rows) for rows in zip(*[self._read(prompt) for prompt in prompts]))
+        longest = int(mask.any(dim=0).nonzero().max()) + 1
         device = self._image_mean.device
-        return torch.stack(tokens).to(device), torch.stack(mask).to(device)
+        return tokens[:, :longest].to(device), mask[:, :longest].to(device)
 
     def _read(self, prompt: str) -> tuple[Tensor, Tensor]:
         if prompt not in self._tokens:
