@@ -445,6 +445,20 @@ def called(**arguments: Any) -> Callable[[], Tensor]:
     return lambda: RewardSDS(two_colours(), brightness)(**arguments)
 
 
+def guided_call(**settings: Any) -> Callable[[], Tensor]:
+    return lambda: guided(**settings)()(latents=latents(1), prompt="dark")
+
+
+class Nowhere(Weighting):
+    def __call__(self, rewards: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        return rewards / 0
+
+
+class Fewer(Weighting):
+    def __call__(self, rewards: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        return rewards[1:]
+
+
 @pytest.mark.parametrize(
     "act, message",
     [
@@ -474,6 +488,19 @@ def called(**arguments: Any) -> Callable[[], Tensor]:
         ),
         (guided(rollout_steps=0), "rollout_steps is 0: expected a whole number, at least 1"),
         (guided(reward_steps=-1), "reward_steps is -1: expected a whole number, at least 0"),
+        (
+            guided_call(timesteps=lambda step: (0.9, 0.1)),
+            "0 <= t_min <= t_max <= 1 .* got t_min=0.9, t_max=0.1",
+        ),
+        (guided_call(timesteps=lambda step: (20, 980)), "fractions of the prior's timesteps.*, got t_min=20"),
+        (
+            guided_call(noise=lambda like, n, generators: torch.zeros(n + 1, *like.shape)),
+            r"the noise source gave shape \(5, 1, 1, 3, 2, 2\).* = \(4, 1, 1, 3, 2, 2\)",
+        ),
+        (guided_call(noise=lambda like, n, generators: None), "the noise source gave NoneType"),
+        (guided_call(weighting=Nowhere()), r"Nowhere\(\) gave NaN or infinity, of rewards \(4, 1\)"),
+        (guided_call(weighting=Fewer()), r"Fewer\(\) gave shape \(3, 1\), of rewards \(4, 1\)"),
+        (guided_call(weighting=Softmax(1e-42)), "NaN or infinity"),
         (guided(noise="pink"), "noise is 'pink': expected 'iid' or 'antithetic', or a function"),
         (lambda: RewardSDS(two_colours()), r"BestWorst\(k=1\) needs a reward, and none was given"),
         (with_reward(nan_reward), "nan_reward returned NaN or infinity for 1 of 8 previews"),

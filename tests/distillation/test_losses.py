@@ -1,5 +1,7 @@
 """Residuals by hand."""
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,9 @@ from rewardsds.distillation.losses import (
 from rewardsds.distillation.noising import Interval, Inversion, invert, noise_levels
 from rewardsds.distillation.weighting import BestWorst, Uniform
 from rewardsds.priors.base import Prediction
+from rewardsds.rewards.base import Reward
+from rewardsds.rewards.compose import Minimum, WeightedSum
+from rewardsds.rewards.views import OverViews
 
 
 def some_candidates() -> Candidates:
@@ -264,7 +269,7 @@ def test_settings_of_inversions_are_checked():
         Interval(interval=50)
 
 
-def brightness(images: torch.Tensor, prompts: object) -> torch.Tensor:
+def brightness(images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
     return images.mean(dim=(2, 3, 4, 5))
 
 
@@ -279,10 +284,69 @@ def test_the_rewards_gradient_is_added_at_the_preview():
     torch.testing.assert_close(difference, 10.0 / 96 * inside.double())
 
 
+def gamma(images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+    return 3 * images.square().mean(dim=(2, 3, 4, 5))
+
+
+@pytest.mark.parametrize("candidates", [1, 3])
+@pytest.mark.parametrize("make", [lambda sum_: sum_, OverViews], ids=["sum", "sum over views"])
+def test_the_gradient_of_a_sum_is_the_sum_of_the_rewards_own(
+    make: Callable[[Reward], Reward], candidates: int
+) -> None:
+    """Standardised over candidates a sum never moves: what it is made of counts in its own units."""
+    c = step_of(two_colours(size=4), SDS(), ["dark", "light"])
+    c = c.select(torch.arange(candidates)[:, None].expand(-1, 2))
+
+    def climbed(reward: Reward) -> torch.Tensor:
+        loss = WithRewardGradient(SDS(7.5), reward, scale=10.0, preview_guidance_scale=1.0)
+        return SDS(7.5).residual(c) - loss.residual(c)
+
+    both = climbed(make(WeightedSum([brightness, gamma], [1.0, 0.5])))
+    assert both.abs().max() > 0
+    torch.testing.assert_close(both, climbed(brightness) + 0.5 * climbed(gamma))
+    weakest = Minimum([brightness, Minimum([gamma])])  # of each candidate one side counts alone
+    expected = torch.where(shown(c, brightness) < shown(c, gamma), climbed(brightness), climbed(gamma))
+    torch.testing.assert_close(climbed(weakest), expected)
+
+
+def shown(c: Candidates, reward: Reward) -> torch.Tensor:
+    """What a reward says of the candidates' one-step previews, as it broadcasts over their latents."""
+    return reward(c.prior.decode(c.predicted_clean(1.0)), ["dark", "light"])[:, :, None, None, None, None]
+
+
+def test_a_reference_for_each_item_is_asked_for() -> None:
+    c = some_candidates()
+    loss = DDS(c.clean[:1], c.prior.condition(["dark"], ""))
+    with pytest.raises(ValueError, match="each item needs its own reference"):
+        loss.residual(c)
+
+
+def test_a_bridge_keeps_what_its_stages_have_learned() -> None:
+    class Learned(SDS):
+        value: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            object.__setattr__(self, "value", torch.zeros(2))
+
+        def state_dict(self) -> dict[str, torch.Tensor]:
+            return {"a.b": self.value}
+
+        def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+            self.value.copy_(state["a.b"])
+
+    first, second = Learned(), Learned()
+    first.value.fill_(1)
+    second.value.fill_(2)
+    stages = Learned(), Learned()
+    TwoStageBridge(3, *stages).load_state_dict(TwoStageBridge(3, first, second).state_dict())
+    assert [stage.value.tolist() for stage in stages] == [[1, 1], [2, 2]]
+
+
 def test_a_reward_without_gradient_is_refused():
     c = step_of(two_colours(size=4), SDS(), ["dark", "light"])
 
-    def counted(images: torch.Tensor, prompts: object) -> torch.Tensor:
+    def counted(images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         return brightness(images, prompts).detach()
 
     with pytest.raises(ValueError, match="counted has no gradient"):

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from rewardsds.prompts import OfViews
-from rewardsds.rewards.base import Reward, RewardError
-from rewardsds.rewards.compose import Minimum, WeightedSum
+from rewardsds.rewards.base import Reward, RewardError, standardised
+from rewardsds.rewards.compose import Minimum, WeightedSum, without_graders
+from rewardsds.rewards.grader import GraderReward
 from rewardsds.rewards.load import load_reward
 from rewardsds.rewards.views import OverViews, score
 
@@ -221,3 +222,51 @@ def test_a_reward_that_needs_all_views_is_asked_with_the_items_own_prompt():
     torch.testing.assert_close(score(together, IMAGES, texts), z(each.mean(0)) + 0.5 * z(plain))
     with pytest.raises(RewardError, match=r"Together looks at an item's views together.*give one prompt"):
         score(Together(), IMAGES, [["red"] * 4, ["blue"] * 4])
+
+
+def test_functions_may_change_their_pictures() -> None:
+    def darkened(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return red(images.zero_(), prompts)
+
+    pictures = IMAGES.clone()
+    composed = WeightedSum([darkened, red], [1.0, 1.0], standardise=False)(pictures, PROMPTS)
+    torch.testing.assert_close(composed, red(IMAGES, PROMPTS))
+    assert torch.equal(pictures, IMAGES)
+
+
+def leaving(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize(
+    "reward, told",
+    [
+        (lambda images, prompts: red(images, prompts).to_sparse(), "torch.sparse_coo: scores are plain real"),
+        (lambda images, prompts: red(images, prompts).to("meta"), "that is meta"),
+        (lambda images, prompts: red(images, prompts).to(torch.complex64), "that is torch.complex64"),
+        (leaving, "leaving failed with SystemExit"),
+    ],
+)
+def test_what_is_no_score_is_told(reward: Reward, told: str) -> None:
+    with pytest.raises(RewardError, match=told):
+        score(reward, IMAGES, PROMPTS)
+    with pytest.warns(UserWarning, match="going on without"):
+        kept = WeightedSum([red, reward], [1.0, 1.0], skip_failures=True)(IMAGES, PROMPTS)
+    torch.testing.assert_close(kept, z(red(IMAGES, PROMPTS)))
+
+
+def test_rounding_is_no_difference() -> None:
+    scores = torch.tensor([0.5, 0.5, 0.5 + 2.4e-7])[:, None]
+    assert torch.equal(standardised(scores), torch.zeros(3, 1))
+    assert standardised(scores + torch.tensor([[0.0], [0.0], [1e-5]]))[2] > 1
+
+
+def test_graders_can_be_left_out_of_what_they_are_part_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    grader = GraderReward("m", url="http://127.0.0.1:9/v1", retries=0)
+    weakest = Minimum([grader, red], standardise=False)
+    made = OverViews(WeightedSum([red, weakest], [1.0, 1.0], standardise=False))
+    with pytest.raises(RewardError, match="cannot be reached"):
+        made(IMAGES, PROMPTS)
+    without = without_graders(made)(IMAGES, PROMPTS)
+    torch.testing.assert_close(without, red(IMAGES, PROMPTS))  # which is never below zero

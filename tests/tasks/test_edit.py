@@ -93,3 +93,21 @@ def test_pictures_that_cannot_be_used(
     assert lines[0].startswith("rewardsds: error: ")
     assert told in lines[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_an_edit_goes_on_where_a_reward_may_fail(
+    picture: Path,
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "nowhere.py").write_text(
+        "def nan(images, prompts):\n    return images.new_full(images.shape[:2], float('nan'))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ["--source", "a red apple", "--target", "a green apple", "--keep", "2", "--reward", "nowhere:nan"]
+    del tiny[tiny.index("--reward") : tiny.index("--reward") + 2]
+    assert main(["edit", str(picture), *words, *tiny, "--reward-failures", "skip"]) == 0
+    assert "going on without the reward nan" in capsys.readouterr().err
+    assert (tmp_path / "run" / "image.png").exists()

@@ -89,7 +89,15 @@ def draw_noise(
     antithetic: candidates 2i and 2i + 1 are ε and −ε; with odd N the last stands alone.
     """
     if callable(kind):
-        return kind(like, candidates, generators)
+        own: object = kind(like, candidates, generators)
+        expected = (candidates, *like.shape)
+        if not isinstance(own, Tensor) or tuple(own.shape) != expected:
+            given = f"shape {tuple(own.shape)}" if isinstance(own, Tensor) else type(own).__name__
+            raise ValueError(
+                f"the noise source gave {given}: it must give a tensor of shape (candidates, items, views, D, h, w) = "
+                f"{expected}"
+            )
+        return own.to(like)
     drawn_per_item = candidates if kind == "iid" else (candidates + 1) // 2
     noise = torch.stack(
         [torch.randn((drawn_per_item, *like.shape[1:]), generator=generator) for generator in generators],

@@ -62,8 +62,10 @@ def draw_timesteps(
     """One timestep per item (B,), long, uniform over the range, both ends included.
 
     Item b draws from `generators[b]`.
-    t_range: fractions (t_min, t_max) of the prior's `timesteps` T; the result lies in 0 … T−1.
+    t_range: fractions (t_min, t_max) of the prior's `timesteps` T; the result lies in 0 … T−1. Raises ValueError for
+    what is no range of fractions, such as timesteps themselves.
     """
+    _check_range(*t_range)
     low = min(round(t_range[0] * timesteps), timesteps - 1)
     high = min(round(t_range[1] * timesteps), timesteps - 1)
     drawn = [torch.randint(low, high + 1, (), generator=g) for g in generators]

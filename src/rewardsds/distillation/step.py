@@ -20,7 +20,7 @@ from rewardsds.distillation.candidates import Candidates, NoiseKind, NoiseSource
 from rewardsds.distillation.losses.base import Loss
 from rewardsds.distillation.noising import noise_levels
 from rewardsds.distillation.schedules import draw_timesteps
-from rewardsds.distillation.weighting import Weighting
+from rewardsds.distillation.weighting import Weighting, weigh
 from rewardsds.priors.base import Condition, Prior
 from rewardsds.prompts import Texts
 from rewardsds.rewards.base import Reward
@@ -118,7 +118,7 @@ def distil(
         else:
             with stopwatch("reward"):
                 rewards = ask(reward, pictures, condition.prompts)
-            weights = settings.weighting(rewards, generators)
+            weights = weigh(settings.weighting, rewards, generators)
 
         with stopwatch("loss"):
             # Only candidates that count: the largest weights first, as many as any item has.

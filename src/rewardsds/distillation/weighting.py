@@ -164,6 +164,26 @@ class Advantage(Weighting):
         return weights / weights.abs().sum(dim=0, keepdim=True)
 
 
+def weigh(
+    weighting: Weighting, rewards: Tensor, generators: Sequence[torch.Generator] | None = None
+) -> Tensor:
+    """The weights (N, B) of a weighting; ValueError where it gives none that are finite."""
+    weights: object = weighting(rewards, generators)
+    if (
+        not isinstance(weights, Tensor)
+        or weights.shape != rewards.shape
+        or not bool(weights.isfinite().all())
+    ):
+        given = "what is no tensor" if not isinstance(weights, Tensor) else f"shape {tuple(weights.shape)}"
+        if isinstance(weights, Tensor) and weights.shape == rewards.shape:
+            given = "NaN or infinity"
+        raise ValueError(
+            f"the weighting {weighting} gave {given}, of rewards {tuple(rewards.shape)} between "
+            f"{float(rewards.min()):.3g} and {float(rewards.max()):.3g}: weights are finite, one for each reward"
+        )
+    return weights.to(rewards)
+
+
 def _check_enough(weighting: Weighting, rewards: Tensor) -> None:
     if rewards.shape[0] < weighting.minimum_candidates:
         raise ValueError(

@@ -57,9 +57,11 @@ def scores_of(reward: Reward, images: Tensor, prompts: Texts) -> Tensor:
     failure of the reward, and its error passes.
     """
     name = getattr(reward, "__name__", type(reward).__name__)
+    # a function of the user's own may change its pictures in place: others see them too
+    given = images if isinstance(reward, ModelReward) else images.clone()
     try:
-        scores: object = reward(images, prompts)  # pyright: ignore[reportArgumentType]
-    except Exception as error:
+        scores: object = reward(given, prompts)  # pyright: ignore[reportArgumentType]
+    except (Exception, SystemExit) as error:
         if isinstance(error, RewardError) or is_out_of_memory(error):
             raise
         reason = " ".join(str(error).split())
@@ -77,6 +79,11 @@ def scores_of(reward: Reward, images: Tensor, prompts: Texts) -> Tensor:
             f"the reward {name} returned shape {tuple(scores.shape)}: it must give one score for every "
             f"candidate of every item, (candidates, items) = {expected}"
         )
+    if scores.layout != torch.strided or scores.is_meta or scores.is_complex():
+        kind = "meta" if scores.is_meta else str(scores.dtype if scores.is_complex() else scores.layout)
+        raise RewardError(
+            f"the reward {name} returned a tensor that is {kind}: scores are plain real numbers"
+        )
     scores = scores.to(device=images.device, dtype=torch.float32)
     if not scores.isfinite().all():
         bad = int((~scores.isfinite()).sum())
@@ -88,6 +95,7 @@ def scores_of(reward: Reward, images: Tensor, prompts: Texts) -> Tensor:
 
 
 def standardised(scores: Tensor) -> Tensor:
-    """(N, B) with mean 0 and deviation 1 over the candidates of each item; 0 where all are equal."""
+    """(N, B) with mean 0 and deviation 1 over the candidates of each item; 0 where all are equal, but for float32's
+    rounding."""
     deviation, mean = torch.std_mean(scores, dim=0, correction=0, keepdim=True)
-    return (scores - mean) / torch.where(deviation > 1e-8 * (1 + mean.abs()), deviation, torch.inf)
+    return (scores - mean) / torch.where(deviation > 5e-7 * (1 + mean.abs()), deviation, torch.inf)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from torch import Tensor
 from rewardsds.memory import move
 from rewardsds.prompts import Texts
 from rewardsds.rewards.base import Reward, RewardError, standardised
-from rewardsds.rewards.views import score
+from rewardsds.rewards.grader import GraderReward
+from rewardsds.rewards.views import OverViews, score
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +72,30 @@ class Minimum:
     def to(self, device: torch.device | str) -> None:
         for reward in self.rewards:
             move(reward, device)
+
+
+def in_own_units(reward: Reward) -> Reward:
+    """The same reward with what it is made of in the units that each has, not standardised over candidates.
+
+    That is what has a gradient of use: the sum over candidates of what is standardised never moves.
+    """
+    return _remade(reward, in_own_units, standardise=False)
+
+
+def without_graders(reward: Reward) -> Reward:
+    """The same reward with zeros in place of what graders say, who are paid: to try what a step takes."""
+    if isinstance(reward, GraderReward):
+        return lambda images, prompts: images.new_zeros(images.shape[:2])
+    return _remade(reward, without_graders)
+
+
+def _remade(reward: Reward, each: Callable[[Reward], Reward], **changes: Any) -> Reward:
+    """A reward that is made of others with each of them changed, and changes of its own; others as they are."""
+    if isinstance(reward, OverViews):
+        return replace(reward, reward=each(reward.reward))
+    if isinstance(reward, (WeightedSum, Minimum)):
+        return replace(reward, rewards=[each(one) for one in reward.rewards], **changes)
+    return reward
 
 
 def _scores(

@@ -49,7 +49,11 @@ def build(settings: EditSettings) -> Job:
 
     reward = make_reward(settings)
     if reward is not None and settings.keep > 0:
-        reward = WeightedSum([reward, Closeness(before[0, 0])], [1.0, settings.keep])
+        reward = WeightedSum(
+            [reward, Closeness(before[0, 0])],
+            [1.0, settings.keep],
+            skip_failures=settings.reward_failures == "skip",
+        )
     loss = DDS(
         reference, prior.condition([source.text], settings.negative_prompt), settings.resolved_guidance_scale
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from rewardsds.errors import SettingsError
 from rewardsds.memory import free_memory, is_out_of_memory, largest_batch
 from rewardsds.priors.base import Prior
+from rewardsds.rewards.compose import without_graders
 from rewardsds.runs.loop import Job
 from rewardsds.runs.randomness import generator
 from rewardsds.scenes.export import save_png
@@ -69,15 +71,17 @@ def begin_from(scene: LatentImageScene, prior: Prior, picture: Tensor) -> None:
 def room(settings: TextToImageSettings, parts: Parts, items: int) -> str:
     """How many pictures fit into the memory that is free; raises SettingsError where so many do not.
 
-    Two trial steps measure what a step takes, with one picture and with two.
+    Two trial steps measure what a step takes, with one picture and with two. Graders, who are paid, are not asked.
     """
     prior = parts.prior
+    guidance = copy(parts.guidance)
+    guidance.reward = None if guidance.reward is None else without_graders(guidance.reward)
     device = prior.alphas_cumprod.device
 
     def trial(count: int) -> None:
         scene = make_scene(settings, prior, range(count))
         drawing = [generator(seed, "noise") for seed in range(count)]
-        loss = parts.guidance(latents=scene.latents, prompt=parts.texts[0], step=0, generators=drawing)
+        loss = guidance(latents=scene.latents, prompt=parts.texts[0], step=0, generators=drawing)
         loss.backward()
 
     available = free_memory(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -48,3 +49,16 @@ class TwoStageBridge(Loss):
 
     def at(self, step: int) -> Loss:
         return self.first if step < self.second_stage_from else self.second
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        stages = {"first": self.first, "second": self.second}
+        return {
+            f"{name}.{key}": value
+            for name, loss in stages.items()
+            for key, value in loss.state_dict().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for name, loss in {"first": self.first, "second": self.second}.items():
+            own = {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}.")}
+            loss.load_state_dict(own)

@@ -27,6 +27,11 @@ class DDS(Loss):
         return self.guidance_scale != 1.0
 
     def residual(self, candidates: Candidates) -> Tensor:
+        if self.reference.shape != candidates.clean.shape:
+            raise ValueError(
+                f"the reference has shape {tuple(self.reference.shape)}, the latents that are edited "
+                f"{tuple(candidates.clean.shape)}: each item needs its own reference"
+            )
         noisy = candidates.alpha * self.reference + candidates.sigma * candidates.noise
         source = candidates.prior.predict(
             noisy, candidates.timesteps, self.source, unconditional=self.needs_unconditional

@@ -11,7 +11,8 @@ from torch import Tensor
 from rewardsds.distillation.candidates import Candidates
 from rewardsds.distillation.losses.base import Loss
 from rewardsds.distillation.noising import Noising
-from rewardsds.rewards.base import Reward
+from rewardsds.rewards.base import Reward, RewardError
+from rewardsds.rewards.compose import in_own_units
 from rewardsds.rewards.views import score
 
 
@@ -22,13 +23,17 @@ class WithRewardGradient(Loss):
     x̂0 is the candidate's one-step preview, which moves with z alone: the network's prediction is held fixed. It
     goes with any weighting, and with none.
 
-    reward: differentiable. scale: λ, residual per unit of reward. preview_guidance_scale: of x̂0.
+    reward: differentiable; one made of others counts in their own units, without standardising over candidates.
+    scale: λ, residual per unit of reward. preview_guidance_scale: of x̂0.
     """
 
     base: Loss
     reward: Reward
     scale: float
     preview_guidance_scale: float = 7.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reward", in_own_units(self.reward))  # frozen, as losses are
 
     @property
     def needs_unconditional(self) -> bool:
@@ -55,7 +60,7 @@ class WithRewardGradient(Loss):
             rewards = score(self.reward, candidates.prior.decode(preview), candidates.condition.prompts)
             if not rewards.requires_grad:
                 name = getattr(self.reward, "__name__", type(self.reward).__name__)
-                raise ValueError(
+                raise RewardError(
                     f"the reward {name} has no gradient: choose a differentiable one, or a weighting alone"
                 )
             # Items and candidates do not mix in a reward, so the sum's gradient is each one's own.
