@@ -94,6 +94,16 @@ def scores_of(reward: Reward, images: Tensor, prompts: Texts) -> Tensor:
     return scores
 
 
+def in_own_units(reward: Reward) -> Reward:
+    """The same reward with what it is made of in the units that each has, not standardised over candidates, where it is
+    made of others and says so by a method `in_own_units`.
+
+    That is what has a gradient of use: the sum over candidates of what is standardised never moves.
+    """
+    method = getattr(reward, "in_own_units", None)
+    return reward if method is None else method()
+
+
 def standardised(scores: Tensor) -> Tensor:
     """(N, B) with mean 0 and deviation 1 over the candidates of each item; 0 where all are equal, but for float32's
     rounding."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from rewardsds.memory import move
 from rewardsds.prompts import Texts
-from rewardsds.rewards.base import Reward, RewardError, standardised
+from rewardsds.rewards.base import Reward, RewardError, in_own_units, standardised
 from rewardsds.rewards.grader import GraderReward
 from rewardsds.rewards.views import OverViews, score
 
@@ -47,6 +48,9 @@ class WeightedSum:
             total = total + self.weights[index] * (standardised(scores) if self.standardise else scores)
         return total
 
+    def in_own_units(self) -> Self:
+        return replace(self, rewards=[in_own_units(one) for one in self.rewards], standardise=False)
+
     def to(self, device: torch.device | str) -> None:
         for reward in self.rewards:
             move(reward, device)
@@ -69,32 +73,22 @@ class Minimum:
         scores = [one for _, one in _scores(self.rewards, images, prompts, self.skip_failures)]
         return torch.stack([standardised(one) if self.standardise else one for one in scores]).amin(dim=0)
 
+    def in_own_units(self) -> Self:
+        return replace(self, rewards=[in_own_units(one) for one in self.rewards], standardise=False)
+
     def to(self, device: torch.device | str) -> None:
         for reward in self.rewards:
             move(reward, device)
-
-
-def in_own_units(reward: Reward) -> Reward:
-    """The same reward with what it is made of in the units that each has, not standardised over candidates.
-
-    That is what has a gradient of use: the sum over candidates of what is standardised never moves.
-    """
-    return _remade(reward, in_own_units, standardise=False)
 
 
 def without_graders(reward: Reward) -> Reward:
     """The same reward with zeros in place of what graders say, who are paid: to try what a step takes."""
     if isinstance(reward, GraderReward):
         return lambda images, prompts: images.new_zeros(images.shape[:2])
-    return _remade(reward, without_graders)
-
-
-def _remade(reward: Reward, each: Callable[[Reward], Reward], **changes: Any) -> Reward:
-    """A reward that is made of others with each of them changed, and changes of its own; others as they are."""
     if isinstance(reward, OverViews):
-        return replace(reward, reward=each(reward.reward))
+        return replace(reward, reward=without_graders(reward.reward))
     if isinstance(reward, (WeightedSum, Minimum)):
-        return replace(reward, rewards=[each(one) for one in reward.rewards], **changes)
+        return replace(reward, rewards=[without_graders(one) for one in reward.rewards])
     return reward
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rewardsds.memory import move
 from rewardsds.prompts import OfViews, Texts, per_view
-from rewardsds.rewards.base import Reward, RewardError, scores_of
+from rewardsds.rewards.base import Reward, RewardError, in_own_units, scores_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +57,9 @@ class OverViews:
             images.shape[:3]
         )
         return scores.amin(dim=2) if self.how == "min" else scores.mean(dim=2)
+
+    def in_own_units(self) -> OverViews:
+        return replace(self, reward=in_own_units(self.reward))
 
     def to(self, device: torch.device | str) -> None:
         move(self.reward, device)

@@ -11,8 +11,7 @@ from torch import Tensor
 from rewardsds.distillation.candidates import Candidates
 from rewardsds.distillation.losses.base import Loss
 from rewardsds.distillation.noising import Noising
-from rewardsds.rewards.base import Reward, RewardError
-from rewardsds.rewards.compose import in_own_units
+from rewardsds.rewards.base import Reward, RewardError, in_own_units
 from rewardsds.rewards.views import score
 
 
