@@ -7,6 +7,8 @@ from pathlib import Path
 
 # Before any test imports a library that could look for the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Before torch is imported, as the command does, so that tests get on beside other programs.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 import pytest
 from hypothesis import settings

@@ -511,3 +511,23 @@ def test_what_is_warned_of_is_told_in_a_line(tmp_path: Path, capsys: pytest.Capt
     assert main(["image", "a red car", *options]) == 0
     (told,) = [line for line in capsys.readouterr().err.splitlines() if "steer next to nothing" in line]
     assert told.startswith("warning: the weights")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where torch uses GNU's OpenMP")
+@pytest.mark.parametrize(
+    "own, told", [({}, "3000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
+)
+def test_threads_that_wait_leave_the_cores_to_others(own: dict[str, str], told: str, tmp_path: Path) -> None:
+    """As OpenMP itself tells; what the user has set is kept."""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-m", "rewardsds", "models", "check", str(tmp_path / "missing")],
+        env={**environment, **own, "OMP_DISPLAY_ENV": "verbose"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("this torch uses another OpenMP")
+    assert f"GOMP_SPINCOUNT = '{told}'" in done.stderr

@@ -306,6 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--debug" in argv:
         argv.remove("--debug")
         debug = True
+    _share_the_cores()
     try:
         with warnings_in_a_line():
             return _dispatch(argv)
@@ -323,6 +324,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _fail(*_describe(error))
+
+
+def _share_the_cores() -> None:
+    """Before torch is imported: its threads wait for each other by spinning for milliseconds.
+
+    That is cheap on idle cores. Beside other programs each spins away the time that the other needs, and a step takes
+    many times as long; to spin for microseconds and then sleep costs next to nothing (`benchmarks/threads.py`).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def _describe(error: Exception) -> tuple[str, int]:
