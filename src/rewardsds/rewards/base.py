@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal, Protocol
 
 import torch
@@ -48,6 +49,26 @@ class ModelReward(ABC):
 
 class RewardError(ValueError):
     """A reward that failed, or answered what is no score; the message names it."""
+
+
+class UnreachableError(RewardError):
+    """A reward whose model is not there or cannot be reached, so that it will hardly answer anything else."""
+
+
+def is_unreachable(error: BaseException | None) -> bool:
+    """Whether an error, or one that it comes from, says that a model is not there or cannot be reached."""
+    kinds: tuple[type[Exception], ...] = (ImportError, OSError, UnreachableError)
+    with suppress(ImportError):  # for functions of the user's own that ask an endpoint
+        import openai
+
+        refused = openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError
+        kinds += openai.APIConnectionError, *refused
+    while error is not None and not isinstance(error, kinds):
+        # no waiting helps, as it does where it is asked too fast
+        if getattr(error, "code", None) == "insufficient_quota":
+            return True
+        error = error.__cause__
+    return error is not None
 
 
 def scores_of(reward: Reward, images: Tensor, prompts: Texts) -> Tensor:
