@@ -79,6 +79,7 @@ def test_a_metric_is_known_without_its_model(
         ("", "expected clip, aesthetic"),
         ("  ", "expected clip, aesthetic"),
         ("r-precision:", "names no CLIP"),
+        ("grader:", "names no model: expected for example grader:"),
         ("clip + 0.5 * aesthetic", "give its parts, clip, aesthetic"),
         ("min(clip, aesthetic)", "give its parts, clip, aesthetic"),
         ("2 * clip", "give its parts, clip"),

@@ -141,6 +141,8 @@ def metric_info(name: str) -> MetricInfo:
             f"give its parts, {', '.join(reward_names(name))}"
         )
     if name.startswith(GRADER):
+        if name.strip() == GRADER:
+            raise SettingsError(f"the metric {name} names no model: expected for example {GRADER}gpt-4o-mini")
         return MetricInfo(name, f"Grade by {name.removeprefix(GRADER)}", digits=2)
     if not _may_be_a_reward(name):
         raise SettingsError(
@@ -153,7 +155,7 @@ def metric_info(name: str) -> MetricInfo:
 def check_reward(text: str) -> None:
     """Raises SettingsError where a text names no reward, as far as that is told without loading it."""
     for name in reward_names(text):
-        if not _may_be_a_reward(name):
+        if not _may_be_a_reward(name) or name == GRADER:
             raise SettingsError(f"no reward {name!r}: expected {EXAMPLES}")
 
 

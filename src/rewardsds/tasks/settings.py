@@ -62,6 +62,10 @@ elsewhere. The toybox's network attends at 8 × 8 and 4 × 4 only: with adapters
 stay full of noise."""
 
 
+_GRADER = re.compile(r"(?:^|(?<=[\s*(,]))grader:([^\s,)]*)")
+"""A grader's model, within a reward. `rewards.load`, which takes rewards apart, would load torch."""
+
+
 def _checked_prompt(prompt: str) -> str:
     prompt = " ".join(prompt.split())
     if not prompt:
@@ -378,6 +382,20 @@ class DistillationSettings(RunSettings):
             raise ValueError(
                 f"reward_steps is {count}, but the run has only {self.steps} steps: "
                 "give at most that many, or leave it out for all"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_graders(self) -> Self:
+        graders = _GRADER.findall(self.reward)
+        if "" in graders:
+            raise ValueError(
+                f"the reward {self.reward!r} has a grader without a model: name one, for example grader:gpt-4o-mini"
+            )
+        if graders and self.reward_gradient > 0:
+            raise ValueError(
+                f"reward_gradient is {self.reward_gradient:g}, but the reward grader:{graders[0]} has no gradient: "
+                "leave it at 0, or give a reward without a grader"
             )
         return self
 
