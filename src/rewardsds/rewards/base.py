@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Literal, Protocol
 
 import torch
@@ -71,13 +72,37 @@ def is_unreachable(error: BaseException | None) -> bool:
     return error is not None
 
 
+_left_out: ContextVar[list[str] | None] = ContextVar("_left_out", default=None)
+
+
+@contextmanager
+def noting_left_out() -> Iterator[list[str]]:
+    """The names of the rewards that sums and minima go on without inside the block, each once."""
+    names: list[str] = []
+    token = _left_out.set(names)
+    try:
+        yield names
+    finally:
+        _left_out.reset(token)
+
+
+def note_left_out(name: str) -> None:
+    names = _left_out.get()
+    if names is not None and name not in names:
+        names.append(name)
+
+
+def name_of(reward: object) -> str:
+    return getattr(reward, "__name__", type(reward).__name__)
+
+
 def scores_of(reward: Reward, images: Tensor, prompts: Texts) -> Tensor:
     """What a reward says of previews (N, B, V, 3, H, W): finite (N, B), float32, beside them, with its gradient.
 
     Raises RewardError, which names the reward, where it fails or answers anything else; memory that is full is no
     failure of the reward, and its error passes.
     """
-    name = getattr(reward, "__name__", type(reward).__name__)
+    name = name_of(reward)
     try:
         scores: object = reward(images, prompts)  # pyright: ignore[reportArgumentType]
     except Exception as error:
