@@ -181,7 +181,12 @@ class GraderSettings(Settings):
     retries: int = Field(
         default=4, ge=0, le=100, description="How often a question is asked again where the endpoint fails."
     )
-    timeout: float = Field(default=60.0, gt=0, le=3600, description="Seconds that an answer may take.")
+    timeout: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="Seconds that an answer, or that of a retry, may take to its end.",
+    )
     parallel: int = Field(default=8, ge=1, le=256, description="Questions at the same time.")
     cache: Path | None = Field(
         default=None, description="Folder of answers. null: .cache/rewardsds/grader in the home folder."
@@ -248,7 +253,8 @@ class DistillationSettings(RunSettings):
     )
     reward_failures: Literal["stop", "skip"] = Field(
         default="stop",
-        description="Where one of several rewards fails: stop with the state saved, or go on with the others.",
+        description="Where one of several rewards fails: stop with the state saved, or go on with the others; one "
+        "that cannot be reached three times in a row is then given up.",
     )
     grader: GraderSettings = Field(default_factory=GraderSettings, description="The reward grader:MODEL.")
 
