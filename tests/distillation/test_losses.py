@@ -26,7 +26,7 @@ from rewardsds.distillation.losses import (
 from rewardsds.distillation.noising import Interval, Inversion, invert, noise_levels
 from rewardsds.distillation.weighting import BestWorst, Uniform
 from rewardsds.priors.base import Prediction
-from rewardsds.rewards.base import Reward
+from rewardsds.rewards.base import Reward, RewardError
 from rewardsds.rewards.compose import Minimum, WeightedSum
 from rewardsds.rewards.views import OverViews
 
@@ -349,7 +349,7 @@ def test_a_reward_without_gradient_is_refused():
     def counted(images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         return brightness(images, prompts).detach()
 
-    with pytest.raises(ValueError, match="counted has no gradient"):
+    with pytest.raises(RewardError, match="counted has no gradient"):
         WithRewardGradient(SDS(), counted, scale=1.0).residual(c)
 
 

@@ -19,6 +19,7 @@ from rewardsds.evaluation.metrics import (
     MetricInfo,
     RPrecision,
     Subject,
+    check_reward,
     is_optimised,
     load_metric,
     metric_info,
@@ -79,6 +80,7 @@ def test_a_metric_is_known_without_its_model(
         ("", "expected clip, aesthetic"),
         ("  ", "expected clip, aesthetic"),
         ("r-precision:", "names no CLIP"),
+        ("grader:", "names no model: expected for example grader:"),
         ("clip + 0.5 * aesthetic", "give its parts, clip, aesthetic"),
         ("min(clip, aesthetic)", "give its parts, clip, aesthetic"),
         ("2 * clip", "give its parts, clip"),
@@ -88,6 +90,12 @@ def test_names_that_are_no_metrics(name: str, told: str) -> None:
     """A sum is standardised over candidates: of a single picture it would always be 0."""
     with pytest.raises(SettingsError, match=told.replace("(", "\\(")):
         metric_info(name)
+
+
+def test_a_reward_of_a_plan_that_names_no_model_is_refused() -> None:
+    check_reward("clip + 0.5 * grader:m")
+    with pytest.raises(SettingsError, match="no reward 'grader:': expected"):
+        check_reward("clip + 0.5 * grader:")
 
 
 @pytest.mark.parametrize("name", ["juge", "r-precision:nowhere", "gone/model.pt", "no.module:reward"])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rewardsds.prompts import OfViews
-from rewardsds.rewards.base import Reward, RewardError, standardised
+from rewardsds.rewards.base import Reward, RewardError, UnreachableError, noting_left_out, standardised
 from rewardsds.rewards.compose import Minimum, WeightedSum, without_graders
 from rewardsds.rewards.grader import GraderReward
 from rewardsds.rewards.load import load_reward
@@ -153,6 +153,42 @@ def test_a_reward_that_fails_is_left_out_where_that_is_allowed(kind: Any):
         pytest.raises(RewardError, match=r"all of the rewards failed, the last: .*the endpoint is gone"),
     ):
         kind([broken, broken], True)(images, ["a", "b"])
+
+
+class Moody:
+    """Redness, but where the next of its moods is an error."""
+
+    def __init__(self, *moods: Exception | None) -> None:
+        self.moods, self.asked = list(moods), 0
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        self.asked += 1
+        mood = self.moods.pop(0) if self.moods else None
+        if mood is not None:
+            raise mood
+        return red(images, prompts)
+
+
+AWAY, BAD = UnreachableError("nobody is there"), RewardError("nonsense")
+
+
+@pytest.mark.parametrize("kind", [lambda r: WeightedSum(r, [2.0] * len(r), skip_failures=True),
+                                  lambda r: Minimum(r, skip_failures=True)])  # fmt: skip
+def test_a_reward_that_is_away_is_given_up_with_a_warning(kind: Any):
+    moody = Moody(AWAY, BAD, AWAY, AWAY, None, AWAY, OSError("gone"), AWAY)
+    composed = OverViews(kind([blue, moody]), "together")
+
+    def left_out() -> str:
+        with noting_left_out() as names:
+            score(composed, IMAGES, PROMPTS)
+        return ",".join(names)
+
+    with pytest.warns(UserWarning, match="going on without the reward Moody") as told:
+        noted = [left_out() for _ in range(12)]
+    assert moody.asked == 8
+    assert sum("Moody for good, 3 times in a row" in str(one.message) for one in told) == 1
+    assert noted == ["Moody"] * 4 + [""] + ["Moody"] * 7
+    torch.testing.assert_close(composed(IMAGES, PROMPTS), kind([blue])(IMAGES, PROMPTS))
 
 
 def half_nan(images: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
+import os
+import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,20 +24,25 @@ from PIL import Image
 
 from rewardsds.rewards.base import RewardError
 from rewardsds.rewards.grader import ASPECTS, GraderReward
+from rewardsds.rewards.load import load_reward
 
 pytest.importorskip("openai")
 SECRET = "sk-not-to-be-written-anywhere"
 
 
 class Endpoint:
-    """Grades pictures by how red they are. `status` and `body` change what it answers; `requests` are kept."""
+    """Grades pictures by how red they are. `status`, `body`, `headers`, and `spaces` that it sends first, ten a second,
+    change what it answers; `requests` are kept."""
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.status: Callable[[int], int] = lambda count: 200
         self.body: Callable[[dict[str, Any]], Any] = grades
-        self.refusal = "no"
+        self.refusal: Any = "no"
+        self.headers: dict[str, str] = {}
+        self.pause = "1"
+        self.spaces = 0
         self.lock = threading.Lock()
 
     def serve(self) -> Iterator[str]:
@@ -46,23 +56,39 @@ class Endpoint:
                     endpoint.keys.append(self.headers["Authorization"])
                     status = endpoint.status(len(endpoint.requests))
                 content = (
-                    endpoint.body(request) if status == 200 else {"error": {"message": endpoint.refusal}}
+                    endpoint.body(request)
+                    if status == 200
+                    else {"error": {"message": endpoint.refusal}}
+                    if isinstance(endpoint.refusal, str)
+                    else endpoint.refusal
                 )
                 text = content if isinstance(content, str) else json.dumps(content)
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Retry-After-Ms", "1")
+                self.send_header("Retry-After-Ms", endpoint.pause)
+                for name, value in endpoint.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(text.encode())
+                with contextlib.suppress(OSError):  # who asked has gone
+                    for _ in range(endpoint.spaces):
+                        self.wfile.write(b" ")
+                        time.sleep(0.1)
+                    self.wfile.write(text.encode())
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/v1"
         server.shutdown()
         server.server_close()
+
+    def refuse(self, name: str, words: str, status: int = 400) -> None:
+        """Answers with a status and words where a request holds something."""
+        self.status = lambda count: status if name in self.requests[-1] else 200
+        self.refusal = words
 
 
 def shown(request: dict[str, Any]) -> np.ndarray:
@@ -184,13 +210,11 @@ def test_garbage_is_told(endpoint: Endpoint, url: str, body: Any, told: str):
 
 def test_a_refusal_is_told_in_the_endpoints_words_and_without_the_key(endpoint: Endpoint, url: str):
     endpoint.status = lambda count: 400
-    endpoint.refusal = f"temperature: only 1 is supported by m;\n your key {SECRET} may use it {'x' * 400}"
+    endpoint.refusal = f"pictures: none are seen by m;\n your key {SECRET} may use it {'x' * 400}"
     with pytest.raises(RewardError) as error:
         GraderReward("m", url)(pictures(1, 1), ["a"])
     told = str(error.value)
-    assert (
-        "answered with status 400: temperature: only 1 is supported by m; your key … may use it xxx" in told
-    )
+    assert "answered with status 400: pictures: none are seen by m; your key … may use it xxx" in told
     assert "again" not in told
     assert SECRET not in told
     assert len(told) < 400
@@ -243,3 +267,226 @@ def test_no_key_and_no_endpoint(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     with pytest.raises(RewardError, match=r"http://127.0.0.1:9/v1 cannot be reached"):
         GraderReward("m", "http://127.0.0.1:9/v1", retries=0)(pictures(1, 1), ["a"])
+
+
+@pytest.mark.parametrize(
+    "status, content",
+    [
+        (401, "no"),
+        (404, "no"),
+        (418, "no"),
+        (200, answered(f"invalid key {SECRET}")),
+        (200, answered(json.dumps({"overall_score": SECRET}))),
+        (200, {"error": {"message": f"credit of {SECRET} is used up"}}),
+    ],
+)
+def test_no_message_or_traceback_holds_the_key(endpoint: Endpoint, url: str, status: int, content: Any):
+    endpoint.status = lambda count: status
+    endpoint.body = lambda request: content
+    endpoint.refusal = f"not with Bearer {SECRET}"
+    with pytest.raises(RewardError) as error:
+        GraderReward("m", url)(pictures(1, 1), ["a"])
+    assert "…" in str(error.value)
+    assert SECRET not in "".join(traceback.format_exception(error.value))
+
+
+def test_a_key_is_taken_without_the_line_break_after_it(
+    endpoint: Endpoint, url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", f" {SECRET}\n")
+    GraderReward("m", url)(pictures(1, 1), ["a"])
+    assert endpoint.keys == [f"Bearer {SECRET}"]
+
+
+@pytest.mark.parametrize("key", [f"{SECRET}\n{SECRET}", f"{SECRET} {SECRET}", f"{SECRET}é"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(
+        RewardError, match="the key in the environment variable OPENAI_API_KEY holds spaces"
+    ) as error:
+        GraderReward("m", "http://127.0.0.1:9/v1")
+    assert SECRET not in "".join(traceback.format_exception(error.value))
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:9/v1", "http://[x", "http://", "http://a b/v1", "http://a:b/v1"]
+)
+def test_a_malformed_address_is_told_at_once(address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    with pytest.raises(
+        RewardError, match=r"grader's address '.*' is malformed: expected for example http://local"
+    ):
+        GraderReward("m", address)
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(RewardError, match=r"grader's address '.*', of OPENAI_BASE_URL, is malformed"):
+        GraderReward("m")
+
+
+def test_a_grader_without_a_model_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    for given in ("grader:", "0.5 * grader: ", "min(grader:, grader:m)"):
+        with pytest.raises(ValueError, match="the grader has no model: name one, for example grader:"):
+            load_reward(given)
+
+
+def test_an_address_without_v1_is_told_in_the_endpoints_words(endpoint: Endpoint, url: str):
+    endpoint.status = lambda count: 404
+    endpoint.refusal = {"detail": "Not Found"}
+    with pytest.raises(RewardError, match=r"knows no model 'm', or the address lacks /v1: Not Found"):
+        GraderReward("m", url.removesuffix("/v1"))(pictures(1, 1), ["a"])
+    with pytest.raises(RewardError, match=r"knows no model 'm': Not Found"):
+        GraderReward("m", url)(pictures(1, 1), ["a"])
+
+
+def test_an_error_in_an_answer_of_status_200_is_told(endpoint: Endpoint, url: str):
+    endpoint.body = lambda request: {"error": {"message": "credit is used up", "code": 402}}
+    with pytest.raises(RewardError, match="answered with an error: credit is used up"):
+        GraderReward("m", url)(pictures(1, 1), ["a"])
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": "9999"}, {"Content-Encoding": "gzip"}])
+def test_a_broken_answer_is_not_an_endpoint_out_of_reach(
+    endpoint: Endpoint, url: str, headers: dict[str, str]
+):
+    endpoint.headers = headers
+    with pytest.raises(RewardError, match="broke off or damaged its answer") as error:
+        GraderReward("m", url, retries=0)(pictures(1, 1), ["a"])
+    assert "reached" not in str(error.value)
+
+
+def test_an_answer_that_never_ends_is_not_waited_for(endpoint: Endpoint, url: str):
+    """A space now and then keeps every single read within its time."""
+    endpoint.spaces = 100
+    start = time.monotonic()
+    with pytest.raises(RewardError, match=r"did not answer in time \(0.5 s\)"):
+        GraderReward("m", url, retries=1, timeout=0.5)(pictures(1, 1), ["a"])
+    assert time.monotonic() - start < 5
+    assert len(endpoint.requests) == 2
+
+
+def test_an_endpoint_that_wants_to_be_left_alone_for_long_is_not_asked_again(endpoint: Endpoint, url: str):
+    endpoint.status = lambda count: 429
+    endpoint.pause = "3600000"
+    with pytest.raises(RewardError, match="status 429"):
+        GraderReward("m", url, retries=3)(pictures(1, 1), ["a"])
+    assert len(endpoint.requests) == 1
+
+
+def test_nothing_more_is_asked_after_an_interruption(endpoint: Endpoint, url: str, tmp_path: Path):
+    def interrupting(request: dict[str, Any]) -> dict[str, Any]:
+        first = len(endpoint.requests) == 1
+        time.sleep(0.3)
+        if first:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        return grades(request)
+
+    endpoint.body = interrupting
+    grader = GraderReward("m", url, cache=tmp_path, parallel=2)
+    with pytest.raises(KeyboardInterrupt):
+        grader(pictures(20, 1), ["a"])
+    asked = len(endpoint.requests)
+    assert asked <= 4
+    time.sleep(0.5)
+    assert len(endpoint.requests) == asked == grader.asked == len(list(tmp_path.glob("*.json")))
+
+
+def test_graders_that_share_a_cache_do_not_disturb_each_other(endpoint: Endpoint, url: str, tmp_path: Path):
+    together = threading.Barrier(2)
+
+    def at_once(request: dict[str, Any]) -> dict[str, Any]:
+        together.wait(5)
+        return grades(request)
+
+    endpoint.body = at_once
+
+    def run() -> torch.Tensor:
+        grader = GraderReward("m", url, cache=tmp_path, parallel=1)
+        return torch.stack([grader(torch.full((1, 1, 1, 3, 8, 8), red / 40), ["a"]) for red in range(40)])
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (future.result() for future in [pool.submit(run) for _ in range(2)])
+    torch.testing.assert_close(first, second)
+    assert len(list(tmp_path.iterdir())) == len(list(tmp_path.glob("*.json"))) == 40
+
+
+def test_a_cache_that_can_be_no_folder_is_refused(endpoint: Endpoint, url: str, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RewardError, match=r"answers cannot be kept in .*file.answers.*grader\.cache"):
+        GraderReward("m", url, cache=tmp_path / "file" / "answers")
+    assert not endpoint.requests
+
+
+def test_grades_that_cannot_be_kept_count_and_are_warned_of_once(
+    endpoint: Endpoint, url: str, tmp_path: Path
+):
+    cache = tmp_path / "answers"
+    grader = GraderReward("m", url, cache=cache)
+    cache.rmdir()
+    cache.write_text("")
+    with pytest.warns(
+        UserWarning, match=r"grades are not kept, and will be paid for again .*grader\.cache"
+    ) as told:
+        scores = [grader(pictures(), [first, "c"]) for first in "ab"]
+    assert len(told) == 1
+    torch.testing.assert_close(scores[1], torch.arange(6.0).reshape(3, 2), atol=0.02, rtol=0)
+
+
+FIVES = dict.fromkeys(ASPECTS, 5)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "{",
+        "NaN",
+        "\0",
+        "[" * 200_000,
+        '{"overall_score": 7}',
+        json.dumps({**FIVES, "overall_score": 99}),
+        json.dumps({**FIVES, "overall_score": float("nan")}),
+    ],
+    ids=range(7),
+)
+def test_a_kept_answer_that_is_none_is_asked_for_anew(
+    endpoint: Endpoint, url: str, tmp_path: Path, kept: Any
+):
+    GraderReward("m", url, cache=tmp_path)(pictures(2, 1)[1:], ["a"])
+    (file,) = tmp_path.iterdir()
+    good = file.read_text()
+    file.write_text(kept)
+    scores = GraderReward("m", url, cache=tmp_path)(pictures(2, 1)[1:], ["a"])
+    assert scores.item() == pytest.approx(1, abs=0.02)
+    assert len(endpoint.requests) == 2
+    assert file.read_text() == good
+
+
+@pytest.mark.parametrize(
+    "name, words, status",
+    [
+        ("temperature", "Unsupported value: 'temperature' does not support 0 with this model", 400),
+        ("response_format", "This response_format type is unavailable now", 400),
+        ("response_format", "Only text is answered, no JSON_SCHEMA", 422),
+    ],
+)
+def test_what_an_endpoint_refuses_is_left_out(
+    endpoint: Endpoint, url: str, name: str, words: str, status: int
+):
+    endpoint.refuse(name, words, status)
+    grader = GraderReward("m", url, parallel=1)
+    scores = grader(pictures(2, 1), ["a"])
+    torch.testing.assert_close(scores, torch.tensor([[0.0], [1.0]]), atol=0.02, rtol=0)
+    assert [name in request for request in endpoint.requests] == [True, False, False]
+    other = {"temperature": "response_format", "response_format": "temperature"}[name]
+    assert all(other in request for request in endpoint.requests)
+    told = "overall_score" in endpoint.requests[-1]["messages"][0]["content"]
+    assert told == (name == "response_format")  # in words, where there is no schema
+    assert grader.asked == 2
+
+
+def test_an_answer_in_a_fence_or_in_parts_is_understood(endpoint: Endpoint, url: str):
+    text = json.dumps({**dict.fromkeys(ASPECTS, 5), "overall_score": 7.5})
+    parts: Any = [{"type": "text", "text": text[:20]}, {"type": "text", "text": text[20:]}]
+    for content in (f"```json\n{text}\n```", f"Here you are:\n{text}", parts):
+        endpoint.body = lambda request, content=content: answered(content)
+        assert GraderReward("m", url)(pictures(1, 1), ["a"]).item() == 7.5

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import rewardsds.runs.folder as folder_module
-from fake_task import Stop, build_tiny, failing, quiet, resume_tiny, said, signalling, start_tiny
+from fake_task import Stop, build_tiny, failing, quiet, redness, resume_tiny, said, signalling, start_tiny
 from rewardsds.errors import (
     CheckpointError,
     Interrupted,
@@ -28,6 +28,8 @@ from rewardsds.errors import (
     RunFolderError,
     WriteError,
 )
+from rewardsds.rewards.base import RewardError
+from rewardsds.rewards.compose import WeightedSum
 from rewardsds.runs import checkpoint
 from rewardsds.runs.loop import Job
 from rewardsds.runs.settings import RunSettings, resolved_device
@@ -382,6 +384,33 @@ def test_memory_that_is_full_leaves_the_state_before_the_step(
         start_tiny(run, build)
     resume_tiny(run)
     assert contents(run)["results"] == undisturbed["results"]
+
+
+def test_a_reward_that_was_left_out_is_told_where_the_run_is(tmp_path: Path) -> None:
+    def build(settings: RunSettings) -> Job:
+        job = build_tiny(settings)
+        steps = iter(range(100))
+
+        def moody(images: torch.Tensor, prompts: object) -> torch.Tensor:
+            if next(steps) in (1, 4):
+                raise RewardError("not today")
+            return redness(images, [])
+
+        job.guidance.reward = WeightedSum([redness, moody], [1.0, 0.5], skip_failures=True)  # pyright: ignore[reportAttributeAccessIssue]
+        return job
+
+    with pytest.warns(UserWarning, match="going on without the reward moody: not today"):
+        result = start_tiny(tmp_path / "run", build)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["rewards_left_out"]] == [1, 4]
+    assert lines[4]["rewards_left_out"] == ["moody"]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["rewards_left_out"] == result.summary["rewards_left_out"] == {"moody": 2}
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "The reward moody failed and was left out in 2 of 12 steps." in report
+    start_tiny(tmp_path / "whole")
+    assert json.loads((tmp_path / "whole" / "results.json").read_text())["rewards_left_out"] == {}
+    assert "left out" not in (tmp_path / "whole" / "report.html").read_text()
 
 
 # --- the folder ---------------------------------------------------------------------------------------------

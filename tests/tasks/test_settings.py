@@ -52,6 +52,17 @@ from rewardsds.tasks.settings import (
         ({"reward_steps": "101%"}, "reward_steps is '101%': expected"),
         ({"reward_steps": "-1%"}, "reward_steps is '-1%': expected"),
         ({"temperature": 0}, "temperature is 0"),
+        ({"reward": "grader:"}, "has a grader without a model: name one, for example grader:"),
+        ({"reward": "min(clip, 0.5 * grader: )"}, "has a grader without a model"),
+        (
+            {"reward": "grader:m", "reward_gradient": 10},
+            "reward_gradient is 10, but the reward grader:m has no",
+        ),
+        (
+            {"reward": "clip + 0.5 * grader:a/b:c", "reward_gradient": 1},
+            "the reward grader:a/b:c has no gradient",
+        ),
+        ({"reward": "min(clip,grader:m)", "reward_gradient": 1}, "the reward grader:m has no gradient"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ({"t_range_start": (0.7, 0.3)}, "0 <= low <= high <= 1"),
         ({"weighting": "worst"}, "weighting is 'worst'"),
@@ -346,3 +357,9 @@ def test_the_estimator_of_vsd_suits_the_prior():
     assert estimator(prior="models/sd") == (False, 1e-3)
     assert estimator(vsd={"convolutions": False, "learning_rate": 1e-4}) == (False, 1e-4)
     assert estimator(prior="models/sd", vsd={"convolutions": True}) == (True, 1e-3)
+
+
+def test_a_function_whose_module_is_like_a_grader_is_none():
+    settings = TextToImageSettings(prompt="a", reward="clip + my_grader:score", reward_gradient=1)
+    assert settings.reward_gradient == 1
+    assert TextToImageSettings(prompt="a", reward="clip + 0.5 * grader:m").reward_gradient == 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from rewardsds.distillation.step import ask
 from rewardsds.errors import SettingsError
 from rewardsds.evaluation.consistency import Consistency, reprojection_error
 from rewardsds.evaluation.janus import Janus, measure_janus
-from rewardsds.rewards.base import Reward
+from rewardsds.rewards.base import Reward, is_unreachable
 from rewardsds.rewards.clip import CLIPReward
 from rewardsds.rewards.load import EXAMPLES, GRADER, TOYBOX_REWARDS, load_reward, reward_names
 from rewardsds.runs.settings import resolved_device
@@ -88,28 +88,13 @@ class Metric(Protocol):
 
 def failure(error: Exception) -> Answer:
     """The answer of a metric that raised an error."""
-    return Answer(None, reason(error), failed=True, unreachable=_is_unreachable(error))
+    return Answer(None, reason(error), failed=True, unreachable=is_unreachable(error))
 
 
 def reason(error: Exception) -> str:
     """An error in one line; errors other than ValueError are told with their class."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
-
-
-def _is_unreachable(error: BaseException | None) -> bool:
-    kinds: tuple[type[Exception], ...] = (ImportError, OSError)
-    with suppress(ImportError):  # without the client no grader has been asked
-        import openai
-
-        refused = openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError
-        kinds += openai.APIConnectionError, *refused
-    while error is not None and not isinstance(error, kinds):
-        # no waiting helps, as it does where it is asked too fast
-        if getattr(error, "code", None) == "insufficient_quota":
-            return True
-        error = error.__cause__
-    return error is not None
 
 
 R_PRECISION = "r-precision"
@@ -156,6 +141,8 @@ def metric_info(name: str) -> MetricInfo:
             f"give its parts, {', '.join(reward_names(name))}"
         )
     if name.startswith(GRADER):
+        if name.strip() == GRADER:
+            raise SettingsError(f"the metric {name} names no model: expected for example {GRADER}gpt-4o-mini")
         return MetricInfo(name, f"Grade by {name.removeprefix(GRADER)}", digits=2)
     if not _may_be_a_reward(name):
         raise SettingsError(
@@ -168,7 +155,7 @@ def metric_info(name: str) -> MetricInfo:
 def check_reward(text: str) -> None:
     """Raises SettingsError where a text names no reward, as far as that is told without loading it."""
     for name in reward_names(text):
-        if not _may_be_a_reward(name):
+        if not _may_be_a_reward(name) or name == GRADER:
             raise SettingsError(f"no reward {name!r}: expected {EXAMPLES}")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Literal, Protocol
 
 import torch
@@ -50,13 +52,57 @@ class RewardError(ValueError):
     """A reward that failed, or answered what is no score; the message names it."""
 
 
+class UnreachableError(RewardError):
+    """A reward whose model is not there or cannot be reached, so that it will hardly answer anything else."""
+
+
+def is_unreachable(error: BaseException | None) -> bool:
+    """Whether an error, or one that it comes from, says that a model is not there or cannot be reached."""
+    kinds: tuple[type[Exception], ...] = (ImportError, OSError, UnreachableError)
+    with suppress(ImportError):  # for functions of the user's own that ask an endpoint
+        import openai
+
+        refused = openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError
+        kinds += openai.APIConnectionError, *refused
+    while error is not None and not isinstance(error, kinds):
+        # no waiting helps, as it does where it is asked too fast
+        if getattr(error, "code", None) == "insufficient_quota":
+            return True
+        error = error.__cause__
+    return error is not None
+
+
+_left_out: ContextVar[list[str] | None] = ContextVar("_left_out", default=None)
+
+
+@contextmanager
+def noting_left_out() -> Iterator[list[str]]:
+    """The names of the rewards that sums and minima go on without inside the block, each once."""
+    names: list[str] = []
+    token = _left_out.set(names)
+    try:
+        yield names
+    finally:
+        _left_out.reset(token)
+
+
+def note_left_out(name: str) -> None:
+    names = _left_out.get()
+    if names is not None and name not in names:
+        names.append(name)
+
+
+def name_of(reward: object) -> str:
+    return getattr(reward, "__name__", type(reward).__name__)
+
+
 def scores_of(reward: Reward, images: Tensor, prompts: Texts) -> Tensor:
     """What a reward says of previews (N, B, V, 3, H, W): finite (N, B), float32, beside them, with its gradient.
 
     Raises RewardError, which names the reward, where it fails or answers anything else; memory that is full is no
     failure of the reward, and its error passes.
     """
-    name = getattr(reward, "__name__", type(reward).__name__)
+    name = name_of(reward)
     # a function of the user's own may change its pictures in place: others see them too
     given = images if isinstance(reward, ModelReward) else images.clone()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -13,9 +13,20 @@ from typing_extensions import Self
 
 from rewardsds.memory import move
 from rewardsds.prompts import Texts
-from rewardsds.rewards.base import Reward, RewardError, in_own_units, standardised
+from rewardsds.rewards.base import (
+    Reward,
+    RewardError,
+    in_own_units,
+    is_unreachable,
+    name_of,
+    note_left_out,
+    standardised,
+)
 from rewardsds.rewards.grader import GraderReward
 from rewardsds.rewards.views import OverViews, score
+
+LOST_AFTER = 3
+"""Each time takes as long as an endpoint's retries do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +37,7 @@ class WeightedSum:
     values would say little. Standardised, a reward that is the same for all candidates of an item has no say.
 
     skip_failures: go on with the others, with a warning, where one fails or gives no finite scores; a RewardError comes
-        where all of them do.
+        where all of them do. One that cannot be reached LOST_AFTER times in a row is given up, and not asked again.
     """
 
     takes_texts_of_views: ClassVar[bool] = True
@@ -34,6 +45,7 @@ class WeightedSum:
     weights: Sequence[float]
     standardise: bool = True
     skip_failures: bool = False
+    _lost: dict[int, int] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.rewards or len(self.rewards) != len(self.weights):
@@ -44,7 +56,7 @@ class WeightedSum:
 
     def __call__(self, images: Tensor, prompts: Texts) -> Tensor:
         total = images.new_zeros(images.shape[:2], dtype=torch.float32)
-        for index, scores in _scores(self.rewards, images, prompts, self.skip_failures):
+        for index, scores in _scores(self.rewards, images, prompts, self.skip_failures, self._lost):
             total = total + self.weights[index] * (standardised(scores) if self.standardise else scores)
         return total
 
@@ -64,13 +76,14 @@ class Minimum:
     rewards: Sequence[Reward]
     standardise: bool = True
     skip_failures: bool = False
+    _lost: dict[int, int] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.rewards:
             raise ValueError("the minimum needs at least one reward")
 
     def __call__(self, images: Tensor, prompts: Texts) -> Tensor:
-        scores = [one for _, one in _scores(self.rewards, images, prompts, self.skip_failures)]
+        scores = [one for _, one in _scores(self.rewards, images, prompts, self.skip_failures, self._lost)]
         return torch.stack([standardised(one) if self.standardise else one for one in scores]).amin(dim=0)
 
     def in_own_units(self) -> Self:
@@ -93,20 +106,33 @@ def without_graders(reward: Reward) -> Reward:
 
 
 def _scores(
-    rewards: Sequence[Reward], images: Tensor, prompts: Texts, skip_failures: bool
+    rewards: Sequence[Reward], images: Tensor, prompts: Texts, skip_failures: bool, lost: dict[int, int]
 ) -> list[tuple[int, Tensor]]:
-    """What each reward says, with its number; those that fail are left out where that is allowed."""
+    """What each reward says, with its number; those that fail are left out where that is allowed.
+
+    lost: how many times in a row a reward could not be reached, by its number; kept up to date here.
+    """
     found: list[tuple[int, Tensor]] = []
     failure: RewardError | None = None
     for index, reward in enumerate(rewards):
+        times, name = lost.get(index, 0), name_of(reward)
+        if times >= LOST_AFTER:
+            note_left_out(name)
+            continue
         try:
             found.append((index, score(reward, images, prompts)))
+            lost[index] = 0
         except RewardError as error:
             if not skip_failures:
                 raise
             failure = error
-            name = getattr(reward, "__name__", type(reward).__name__)
-            warnings.warn(f"going on without the reward {name}: {error}", stacklevel=4)
+            lost[index] = times + 1 if is_unreachable(error) else 0
+            note_left_out(name)
+            told = f"going on without the reward {name}"
+            if lost[index] == LOST_AFTER:
+                told += f" for good, {LOST_AFTER} times in a row it could not be reached"
+            warnings.warn(f"{told}: {error}", stacklevel=4)
     if not found:
-        raise RewardError(f"all of the rewards failed, the last: {failure}") from failure
+        last = failure or f"none could be reached {LOST_AFTER} times in a row"
+        raise RewardError(f"all of the rewards failed, the last: {last}") from failure
     return found

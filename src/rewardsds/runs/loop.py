@@ -8,6 +8,7 @@ import math
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from rewardsds.errors import (
 )
 from rewardsds.hardware import machine_record
 from rewardsds.memory import is_out_of_memory
-from rewardsds.rewards.base import RewardError
+from rewardsds.rewards.base import RewardError, noting_left_out
 from rewardsds.runs import atomic, checkpoint
 from rewardsds.runs.folder import MetricsWriter, RunFolder, claimed
 from rewardsds.runs.progress import ProgressLine, format_seconds, peak_memory, say
@@ -300,7 +301,8 @@ class TrainingLoop:
         scene.before_step(step, self.optimizer)
         cameras = scene.sample_cameras(self.scene_generators, step)
         try:
-            regularisation = self._take_gradient(step, cameras, keep_candidates, watch)
+            with noting_left_out() as left_out:
+                regularisation = self._take_gradient(step, cameras, keep_candidates, watch)
         except RewardError as error:
             path = self._save_before_step(before)
             raise RewardsdsError(
@@ -340,6 +342,7 @@ class TrainingLoop:
             "step": step,
             "timesteps": record.timesteps.tolist(),
             "rewards": None if rewards is None else rewards.tolist(),
+            "rewards_left_out": left_out,
             "weights": record.weights.tolist(),
             "gradient_norm": record.gradient_norm.tolist(),
             "loss": record.loss.tolist(),
@@ -441,7 +444,7 @@ def candidate_steps(settings: RunSettings, guidance: Guidance) -> set[int]:
 
 
 def summarise(lines: Sequence[Mapping[str, Any]], settings: RunSettings, job: Job) -> dict[str, Any]:
-    """The figures of a whole run, from its metrics."""
+    """The figures of a whole run, from its metrics. rewards_left_out: in how many steps a reward was, by its name."""
     stages: dict[str, float] = {}
     for line in lines:
         for stage, seconds in line["seconds"].items():
@@ -452,6 +455,10 @@ def summarise(lines: Sequence[Mapping[str, Any]], settings: RunSettings, job: Jo
         "seconds": round(sum(stages.values()), 3),
         "seconds_by_stage": {stage: round(seconds, 3) for stage, seconds in stages.items()},
         "network_evaluations": sum(line["network_evaluations"] for line in lines),
+        # of earlier versions' lines too
+        "rewards_left_out": dict(
+            Counter(name for line in lines for name in line.get("rewards_left_out", ()))
+        ),
         "peak_memory": peak_memory(settings.device),
         "device": settings.device,
         "hardware": machine_record(settings.device),

@@ -76,6 +76,7 @@ def render_report(
         network_evaluations=f"{summary['network_evaluations']:,}",
         evaluations_per_step=f"{summary['network_evaluations'] / max(1, len(lines)):.1f}",
         final_reward=_final_reward(lines),
+        left_out=summary["rewards_left_out"],
         peak_memory=summary["peak_memory"],
         device=summary["device"],
         torch_version=summary["hardware"]["torch"],

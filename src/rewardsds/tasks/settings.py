@@ -62,6 +62,10 @@ elsewhere. The toybox's network attends at 8 × 8 and 4 × 4 only: with adapters
 stay full of noise."""
 
 
+_GRADER = re.compile(r"(?:^|(?<=[\s*(,]))grader:([^\s,)]*)")
+"""A grader's model, within a reward. `rewards.load`, which takes rewards apart, would load torch."""
+
+
 def _checked_prompt(prompt: str) -> str:
     prompt = " ".join(prompt.split())
     if not prompt:
@@ -177,7 +181,12 @@ class GraderSettings(Settings):
     retries: int = Field(
         default=4, ge=0, le=100, description="How often a question is asked again where the endpoint fails."
     )
-    timeout: float = Field(default=60.0, gt=0, le=3600, description="Seconds that an answer may take.")
+    timeout: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="Seconds that an answer, or that of a retry, may take to its end.",
+    )
     parallel: int = Field(default=8, ge=1, le=256, description="Questions at the same time.")
     cache: Path | None = Field(
         default=None, description="Folder of answers. null: .cache/rewardsds/grader in the home folder."
@@ -244,7 +253,8 @@ class DistillationSettings(RunSettings):
     )
     reward_failures: Literal["stop", "skip"] = Field(
         default="stop",
-        description="Where one of several rewards fails: stop with the state saved, or go on with the others.",
+        description="Where one of several rewards fails: stop with the state saved, or go on with the others; one "
+        "that cannot be reached three times in a row is then given up.",
     )
     grader: GraderSettings = Field(default_factory=GraderSettings, description="The reward grader:MODEL.")
 
@@ -378,6 +388,20 @@ class DistillationSettings(RunSettings):
             raise ValueError(
                 f"reward_steps is {count}, but the run has only {self.steps} steps: "
                 "give at most that many, or leave it out for all"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_graders(self) -> Self:
+        graders = _GRADER.findall(self.reward)
+        if "" in graders:
+            raise ValueError(
+                f"the reward {self.reward!r} has a grader without a model: name one, for example grader:gpt-4o-mini"
+            )
+        if graders and self.reward_gradient > 0:
+            raise ValueError(
+                f"reward_gradient is {self.reward_gradient:g}, but the reward grader:{graders[0]} has no gradient: "
+                "leave it at 0, or give a reward without a grader"
             )
         return self
 

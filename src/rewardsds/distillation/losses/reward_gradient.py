@@ -11,7 +11,7 @@ from torch import Tensor
 from rewardsds.distillation.candidates import Candidates
 from rewardsds.distillation.losses.base import Loss
 from rewardsds.distillation.noising import Noising
-from rewardsds.rewards.base import Reward, RewardError, in_own_units
+from rewardsds.rewards.base import Reward, RewardError, in_own_units, name_of
 from rewardsds.rewards.views import score
 
 
@@ -58,9 +58,9 @@ class WithRewardGradient(Loss):
             preview = candidates.predicted_clean(self.preview_guidance_scale).detach().requires_grad_()
             rewards = score(self.reward, candidates.prior.decode(preview), candidates.condition.prompts)
             if not rewards.requires_grad:
-                name = getattr(self.reward, "__name__", type(self.reward).__name__)
                 raise RewardError(
-                    f"the reward {name} has no gradient: choose a differentiable one, or a weighting alone"
+                    f"the reward {name_of(self.reward)} has no gradient: choose a differentiable one, or a weighting "
+                    "alone"
                 )
             # Items and candidates do not mix in a reward, so the sum's gradient is each one's own.
             (gradient,) = torch.autograd.grad(rewards.sum(), preview)
