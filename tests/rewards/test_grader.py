@@ -22,6 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
+from rewardsds.cli import main
 from rewardsds.rewards.base import RewardError
 from rewardsds.rewards.grader import ASPECTS, GraderReward
 from rewardsds.rewards.load import load_reward
@@ -490,3 +491,15 @@ def test_an_answer_in_a_fence_or_in_parts_is_understood(endpoint: Endpoint, url:
     for content in (f"```json\n{text}\n```", f"Here you are:\n{text}", parts):
         endpoint.body = lambda request, content=content: answered(content)
         assert GraderReward("m", url)(pictures(1, 1), ["a"]).item() == 7.5
+
+
+def test_trying_what_fits_into_memory_asks_nobody(
+    endpoint: Endpoint, url: str, tiny_prior_folder: Path, tmp_path: Path
+) -> None:
+    """Three prompts, two candidates, one step: six questions, and the budget holds no more."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red apple\na green car\na blue bag\n")
+    told = ["--prompts", str(prompts), "--prior", str(tiny_prior_folder), "--steps", "1", "--candidates", "2"]
+    asked = ["--reward", "grader:judge", "--grader.url", url, "--grader.budget", "6"]
+    assert main(["image", *told, *asked, "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
+    assert len(endpoint.requests) == 6
