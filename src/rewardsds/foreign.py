@@ -19,7 +19,8 @@ from rewardsds.catalogue import Recipe
 from rewardsds.errors import some_of
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
-QUANTISED = {"int8", "uint8", "float8_e4m3fn", "float8_e5m2", "quint8", "qint8"}
+FLOATS = {"float16", "bfloat16", "float32", "float64", "F16", "BF16", "F32", "F64"}
+"""What weights are kept in, by torch's names and by safetensors'."""
 LFS_POINTER = b"version https://git-lfs.github.com/"
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 
@@ -55,15 +56,35 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
     state = _state_dict(read)
     if not state:
         raise ValueError(f"{file.absolute()} holds no tensors: a {type(read).__name__}")
-    quantised = sorted({str(value.dtype).removeprefix("torch.") for value in state.values()} & QUANTISED)
-    if quantised:
-        raise ValueError(
-            f"{file.absolute()} holds {', '.join(quantised)} weights, which are quantised: get it in float16, bfloat16 "
-            "or float32"
-        )
+    # A number by itself counts something, as the updates of an average.
+    kinds = {name: str(value.dtype).removeprefix("torch.") for name, value in state.items() if value.ndim}
+    require_floats(kinds, str(file.absolute()))
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
+
+
+def require_floats(kinds: Mapping[str, str], place: str) -> None:
+    """Raises ValueError where weights are kept as whole or complex numbers, which loaders would take for the weights.
+
+    kinds: of numbers, by the names of the weights, as torch or safetensors call them. Positions, indices and masks may
+    be anything. place: for the message.
+    """
+    other = sorted(
+        {kind for name, kind in kinds.items() if kind not in FLOATS and not _NUMBERED.search(name)}
+    )
+    if other:
+        small = any(_QUANTISED.match(kind) for kind in other)
+        raise ValueError(
+            f"{place} holds {', '.join(other)} weights{', which are quantised' if small else ''}: get it in float16, "
+            "bfloat16 or float32"
+        )
+
+
+_NUMBERED = re.compile(r"(_ids|_index|_?mask)$")
+"""Ends of names whose tensors are no weights."""
+_QUANTISED = re.compile(r"q?u?int[48]$|float[468]_|[IUF][468](_|$)")
+"""Kinds of eight bits and less."""
 
 
 def _damage(file: Path, error: Exception) -> str:

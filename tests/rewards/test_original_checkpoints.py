@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPModel
 
@@ -344,6 +345,32 @@ def test_a_checkpoint_of_something_else_is_told(damage: Break, told: str) -> Non
     damage(state)
     with pytest.raises(ValueError, match=f"no checkpoint of ImageReward: .*{told}"):
         image_reward_network(state)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.complex64, torch.bool])
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_weights_that_are_no_floating_point_numbers_are_told(
+    tmp_path: Path, dtype: torch.dtype, suffix: str
+) -> None:
+    file = tmp_path / f"other.{suffix}"
+    state = {name: value.to(dtype) for name, value in image_reward_state().items()}
+    torch.save(state, file) if suffix == "pt" else save_file(state, file)
+    shown = str(dtype).removeprefix("torch.")
+    with pytest.raises(
+        ValueError, match=rf"{file} holds {shown} weights: get it in float16, bfloat16 or float32"
+    ):
+        read_checkpoint(file)
+
+
+def test_counters_positions_and_masks_may_be_whole_numbers(tmp_path: Path) -> None:
+    state = {
+        "weight": torch.zeros(3),
+        "ema.num_updates": torch.tensor(3),
+        "embeddings.position_ids": torch.arange(4)[None],
+        "attn_mask": torch.ones(2, 2, dtype=torch.bool),
+    }
+    torch.save(state, tmp_path / "whole.pt")
+    assert read_checkpoint(tmp_path / "whole.pt").keys() == state.keys()
 
 
 class Payload:
