@@ -11,10 +11,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, CLIPModel, SiglipModel
+from transformers import AutoConfig, CLIPModel, SiglipModel
 
 from rewardsds.hub import BESIDE_WEIGHTS, located
-from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading
+from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading, read_tokenizer
 from rewardsds.rewards.base import ModelReward
 from rewardsds.rewards.pictures import Fit, square
 from rewardsds.rewards.texts import read
@@ -76,7 +76,7 @@ class CLIPReward(ModelReward):
             if kind not in KINDS:
                 raise ValueError(f"{source} is a {kind} model; a CLIP score needs one of {', '.join(KINDS)}")
             model: Any = load_part(KINDS[kind], source, dtype=dtype)
-            tokenizer = AutoTokenizer.from_pretrained(str(beside))
+            tokenizer = read_tokenizer(beside)
         mean, std = _normalisation(beside, HALVES if kind == "siglip" else (CLIP_MEAN, CLIP_STD))
         return cls(model.to(device), tokenizer, mean, std, fit, scaled)
 

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BlipTextConfig, BlipVisionConfig
+from transformers import BlipTextConfig, BlipVisionConfig
 from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 from typing_extensions import Self
 
 from rewardsds.foreign import load_strictly
-from rewardsds.pretrained import default_device_and_dtype, quiet_loading
+from rewardsds.pretrained import default_device_and_dtype, quiet_loading, read_tokenizer
 from rewardsds.rewards.base import ModelReward
 from rewardsds.rewards.clip import CLIP_MEAN, CLIP_STD
 from rewardsds.rewards.pictures import square
@@ -189,5 +189,5 @@ class ImageReward(ModelReward):
             network = cls.network_class.from_config(config)
             weights = path / "model.safetensors"
             load_strictly(network, load_file(weights), f"{cls.__name__} ({weights.absolute()})")
-            tokenizer = AutoTokenizer.from_pretrained(str(path / "tokenizer"))
+            tokenizer = read_tokenizer(path, "tokenizer")
         return cls._made(config, network.to(device, dtype), tokenizer)
