@@ -5,7 +5,8 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -142,10 +143,15 @@ def renamed(state: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str, 
 
 def count(state: Mapping[str, Tensor], pattern: str) -> int:
     """How many numbers follow a pattern in the names: the layers of a tower, 12 where there is blocks.0 … blocks.11."""
-    found = {int(match[1]) for name in state if (match := re.match(pattern + r"(\d+)\.", name))}
-    if found != set(range(len(found))):
-        raise ValueError(f"layers are missing: of {pattern}N there are {sorted(found)}")
+    found = numbers_in(state, pattern)
+    if found != list(range(len(found))):
+        raise ValueError(f"layers are missing: of {pattern}N there are {found}")
     return len(found)
+
+
+def numbers_in(state: Mapping[str, Tensor], pattern: str) -> list[int]:
+    """The numbers that follow a pattern in the names, in order."""
+    return sorted({int(match[1]) for name in state if (match := re.match(pattern + r"(\d+)\.", name))})
 
 
 def split_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -160,6 +166,27 @@ def split_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for part, own in zip(("q_proj", "k_proj", "v_proj"), torch.chunk(value, 3)):
             result[f"{layer}.self_attn.{part}.{match[2]}"] = own
     return result
+
+
+def shape_of(state: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
+    """Of a weight. Raises KeyError where it is missing, ValueError where it has not so many axes, or nothing in it."""
+    shape = tuple(state[name].shape)
+    if len(shape) != axes or not all(shape):
+        raise ValueError(
+            f"{name} has shape {shape}: expected {axes} {'axes' if axes > 1 else 'axis'}, none empty"
+        )
+    return shape
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Says of which checkpoint a weight is missing (KeyError) or wrong (ValueError)."""
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"this is no checkpoint of {what}: it lacks {error.args[0]}") from None
+    except ValueError as error:
+        raise ValueError(f"this is no checkpoint of {what}: {error}") from error
 
 
 def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:

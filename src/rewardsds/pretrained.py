@@ -171,7 +171,11 @@ def load_from(
 
     Raises ValueError in one line: where was looked and what can be done, or why the files could not be read.
     """
-    problems = (OSError, SafetensorError, RuntimeError, KeyError, json.JSONDecodeError, UnicodeDecodeError)
+    from huggingface_hub.errors import StrictDataclassError
+
+    unreadable = (OSError, SafetensorError, RuntimeError, json.JSONDecodeError, UnicodeDecodeError)
+    misread = (KeyError, IndexError, TypeError, AttributeError, StrictDataclassError)  # configurations
+    problems = (*unreadable, *misread)
     folder = Path(source).expanduser()
     if folder.exists():
         try:
@@ -211,6 +215,9 @@ def load_from(
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"it does not say {error}"
+    if isinstance(error, (IndexError, TypeError, AttributeError)):
+        reason = " ".join(str(error).split())[:160]
+        return f"its configuration is damaged ({type(error).__name__}: {reason})"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 import sys
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from pydantic import ConfigDict
 
 from rewardsds.catalogue import find
 from rewardsds.pretrained import default_device_and_dtype, installed_weights, load_from
@@ -23,7 +23,9 @@ from rewardsds.rewards.expression import GRADER, Expression, Sum, Weakest, names
 from rewardsds.rewards.files import reward_from_file
 from rewardsds.rewards.grader import GraderReward
 from rewardsds.rewards.image_reward import ImageReward
+from rewardsds.rewards.pictures import Fit
 from rewardsds.rewards.reward3d import Reward3D
+from rewardsds.rewards.stored import FileModel, read_model
 
 
 def load_reward(
@@ -87,6 +89,27 @@ def load_reward(
     return one(parse(source)) if isinstance(source, str) else from_files(source)
 
 
+class _Config(FileModel):
+    """Any `config.json`."""
+
+    model_type: str | None = None
+
+
+class _Aesthetic(FileModel):
+    """The `config.json` of an aesthetic head. clip: a folder, from the head's own too, or a hub id."""
+
+    clip: str
+
+
+class _Scored(FileModel):
+    """A `reward.json`, see `CLIPReward.from_pretrained`."""
+
+    model_config = ConfigDict(extra="forbid")
+    fit: Fit | None = None
+    scaled: bool = False
+    processor: str | None = None
+
+
 def _from_folder(
     found: str | Path, device: torch.device, dtype: torch.dtype, scored: Mapping[str, Any]
 ) -> ModelReward:
@@ -99,18 +122,17 @@ def _from_folder(
     if not isinstance(found, Path):
         return CLIPReward.from_pretrained(found, device, dtype, **scored)
     file = found / "config.json"
-    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    kind = config.get("model_type")
+    kind = read_model(file, _Config).model_type if file.is_file() else None
     if kind in ("clip", "siglip"):
         extra = found / "reward.json"
-        own: dict[str, Any] = json.loads(extra.read_text(encoding="utf-8")) if extra.is_file() else {}
+        own = read_model(extra, _Scored).model_dump(exclude_unset=True) if extra.is_file() else {}
         return CLIPReward.from_pretrained(found, device, dtype, **{**scored, **own})
     if kind == "image-reward":
         return ImageReward.from_pretrained(found, device, dtype)
     if kind == "reward3d":
         return Reward3D.from_pretrained(found, device, dtype)
     if kind == "aesthetic":
-        clip = config["clip"]
+        clip = read_model(file, _Aesthetic).clip
         clip = found / clip if (found / clip).is_dir() else clip
         return AestheticReward.from_file(
             CLIPReward.from_pretrained(clip, device, dtype), found / "model.safetensors"
