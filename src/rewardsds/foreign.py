@@ -5,7 +5,8 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from rewardsds.catalogue import Recipe
 from rewardsds.errors import some_of
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
-QUANTISED = {"int8", "uint8", "float8_e4m3fn", "float8_e5m2", "quint8", "qint8"}
+FLOATS = {"float16", "bfloat16", "float32", "float64", "F16", "BF16", "F32", "F64"}
+"""What weights are kept in, by torch's names and by safetensors'."""
 LFS_POINTER = b"version https://git-lfs.github.com/"
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 
@@ -55,15 +57,35 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
     state = _state_dict(read)
     if not state:
         raise ValueError(f"{file.absolute()} holds no tensors: a {type(read).__name__}")
-    quantised = sorted({str(value.dtype).removeprefix("torch.") for value in state.values()} & QUANTISED)
-    if quantised:
-        raise ValueError(
-            f"{file.absolute()} holds {', '.join(quantised)} weights, which are quantised: get it in float16, bfloat16 "
-            "or float32"
-        )
+    # A number by itself counts something, as the updates of an average.
+    kinds = {name: str(value.dtype).removeprefix("torch.") for name, value in state.items() if value.ndim}
+    require_floats(kinds, str(file.absolute()))
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
+
+
+def require_floats(kinds: Mapping[str, str], place: str) -> None:
+    """Raises ValueError where weights are kept as whole or complex numbers, which loaders would take for the weights.
+
+    kinds: of numbers, by the names of the weights, as torch or safetensors call them. Positions, indices and masks may
+    be anything. place: for the message.
+    """
+    other = sorted(
+        {kind for name, kind in kinds.items() if kind not in FLOATS and not _NUMBERED.search(name)}
+    )
+    if other:
+        small = any(_QUANTISED.match(kind) for kind in other)
+        raise ValueError(
+            f"{place} holds {', '.join(other)} weights{', which are quantised' if small else ''}: get it in float16, "
+            "bfloat16 or float32"
+        )
+
+
+_NUMBERED = re.compile(r"(_ids|_index|_?mask)$")
+"""Ends of names whose tensors are no weights."""
+_QUANTISED = re.compile(r"q?u?int[48]$|float[468]_|[IUF][468](_|$)")
+"""Kinds of eight bits and less."""
 
 
 def _damage(file: Path, error: Exception) -> str:
@@ -121,10 +143,15 @@ def renamed(state: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str, 
 
 def count(state: Mapping[str, Tensor], pattern: str) -> int:
     """How many numbers follow a pattern in the names: the layers of a tower, 12 where there is blocks.0 … blocks.11."""
-    found = {int(match[1]) for name in state if (match := re.match(pattern + r"(\d+)\.", name))}
-    if found != set(range(len(found))):
-        raise ValueError(f"layers are missing: of {pattern}N there are {sorted(found)}")
+    found = numbers_in(state, pattern)
+    if found != list(range(len(found))):
+        raise ValueError(f"layers are missing: of {pattern}N there are {found}")
     return len(found)
+
+
+def numbers_in(state: Mapping[str, Tensor], pattern: str) -> list[int]:
+    """The numbers that follow a pattern in the names, in order."""
+    return sorted({int(match[1]) for name in state if (match := re.match(pattern + r"(\d+)\.", name))})
 
 
 def split_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -139,6 +166,27 @@ def split_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for part, own in zip(("q_proj", "k_proj", "v_proj"), torch.chunk(value, 3)):
             result[f"{layer}.self_attn.{part}.{match[2]}"] = own
     return result
+
+
+def shape_of(state: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
+    """Of a weight. Raises KeyError where it is missing, ValueError where it has not so many axes, or nothing in it."""
+    shape = tuple(state[name].shape)
+    if len(shape) != axes or not all(shape):
+        raise ValueError(
+            f"{name} has shape {shape}: expected {axes} {'axes' if axes > 1 else 'axis'}, none empty"
+        )
+    return shape
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Says of which checkpoint a weight is missing (KeyError) or wrong (ValueError)."""
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"this is no checkpoint of {what}: it lacks {error.args[0]}") from None
+    except ValueError as error:
+        raise ValueError(f"this is no checkpoint of {what}: {error}") from error
 
 
 def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from rewardsds.catalogue import find
 from rewardsds.errors import some_of
+from rewardsds.foreign import require_floats
 from rewardsds.hub import BESIDE_WEIGHTS, failed_transfer, located
 
 Model = TypeVar("Model")
@@ -57,14 +58,14 @@ def load_tokenizer(companion: str | PathLike[str], subfolder: str = "") -> Any:
 
     Raises ValueError in one line.
     """
-    from transformers import AutoTokenizer
-
     try:
         source = located(str(companion), BESIDE_WEIGHTS)
         folder = Path(source).expanduser()
         inner = subfolder if subfolder and (not folder.is_dir() or (folder / subfolder).is_dir()) else ""
         with quiet_loading():
-            return AutoTokenizer.from_pretrained(str(source), subfolder=inner)
+            return read_tokenizer(source, inner)
+    except TokenizerError:
+        raise
     except (OSError, ValueError, failed_transfer()) as error:
         raise ValueError(
             f"the tokenizer of {companion} cannot be loaded: fetch it with a network, or convert the checkpoint with "
@@ -72,11 +73,58 @@ def load_tokenizer(companion: str | PathLike[str], subfolder: str = "") -> Any:
         ) from error
 
 
+class TokenizerError(ValueError):
+    """Files that are there, and of which no tokenizer can be made."""
+
+
+def read_tokenizer(source: str | PathLike[str], subfolder: str = "") -> Any:
+    """What AutoTokenizer makes of a folder or hub id, where it has a vocabulary.
+
+    Raises TokenizerError in one line, OSError where a hub does not give the files, JSONDecodeError for damaged ones.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(source).expanduser()
+    place = str(folder.absolute() / subfolder) if folder.is_dir() else f"{source}/{subfolder}".rstrip("/")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source), subfolder=subfolder)
+    except (json.JSONDecodeError, failed_transfer()):
+        raise
+    except Exception as error:  # of any kind, by which of its files is missing or damaged
+        if folder.is_dir() and not any((folder / subfolder / name).is_file() for name in _VOCABULARIES):
+            raise TokenizerError(_without_vocabulary(place)) from error
+        if isinstance(error, OSError):
+            raise
+        reason = _reason(error)[:160]
+        raise TokenizerError(f"the tokenizer in {place} cannot be read: {reason}") from error
+    require_vocabulary(tokenizer, place)
+    return tokenizer
+
+
+def require_vocabulary(tokenizer: Any, place: str) -> None:
+    """Raises TokenizerError for a tokenizer that knows special tokens alone: transformers makes one of a configuration
+    without its vocabulary, and it reads all prompts alike. place: for the message."""
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    # "▁" is the space that T5's has without a vocabulary
+    if not any(token not in special and token != "▁" for token in tokenizer.get_vocab()):
+        raise TokenizerError(_without_vocabulary(place))
+
+
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+
+
+def _without_vocabulary(place: str) -> str:
+    return (
+        f"{place} holds no tokenizer: its vocabulary is missing (tokenizer.json; vocab.json and merges.txt; vocab.txt; "
+        "or spiece.model, by the model); put the tokenizer's files there from where the model is published"
+    )
+
+
 def load_part(kind: Any, source: str | PathLike[str], subfolder: str = "", **options: Any) -> Any:
     """`kind.from_pretrained` of diffusers or transformers, in which every weight finds its place and none is made up.
 
-    Only safetensors are read: no pickle. Raises ValueError that names weights that are missing or too many, or the
-    numbers of eight bits and less that they are kept in, which the loaders would take for the weights themselves.
+    Only safetensors are read: no pickle. Raises ValueError that names weights that are missing or too many, or see
+    `require_floats`.
     """
     where = {"subfolder": subfolder} if subfolder else {}
     model, told = kind.from_pretrained(
@@ -93,24 +141,20 @@ def load_part(kind: Any, source: str | PathLike[str], subfolder: str = "", **opt
     ]
     if problems:
         raise ValueError(f"{place} holds no {kind.__name__}: {'; '.join(problems)}")
-    small = _small_numbers(source, subfolder)
-    if small:
-        raise ValueError(
-            f"{place} holds {', '.join(small)} weights, which are quantised: get it in float16, bfloat16 or float32"
-        )
+    require_floats(_kinds(source, subfolder), place)
     return model
 
 
-def _small_numbers(source: str | PathLike[str], subfolder: str) -> list[str]:
-    """The kinds of eight bits and less among the weights of a part that was loaded, as safetensors call them."""
+def _kinds(source: str | PathLike[str], subfolder: str) -> dict[str, str]:
+    """Of the numbers of a part that was loaded, by the names of its weights, as safetensors call them."""
     from transformers.utils.hub import cached_file
 
     folder = Path(str(cached_file(str(source), "config.json", subfolder=subfolder))).parent
-    kinds = set()
+    kinds = {}
     for file in folder.glob("*.safetensors"):
         with safe_open(file, "pt") as weights:
-            kinds |= {part.get_dtype() for part in map(weights.get_slice, weights.keys())}
-    return sorted(kind for kind in kinds if re.match(r"[IUF][468](_|$)", kind))
+            kinds |= {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+    return kinds
 
 
 _BESIDES = re.compile(r"position_ids|^vision_model\.|^visual_projection\.|^text_projection\.|^logit_scale$")
@@ -120,13 +164,18 @@ _BESIDES = re.compile(r"position_ids|^vision_model\.|^visual_projection\.|^text_
 def load_from(
     source: str | PathLike[str], what: str, examples: str, load: Callable[[str | Path], Model]
 ) -> Model:
-    """Call `load` with a folder or file; or with a hub id if there is none, a known model's with all of its mirrors.
+    """Call `load` with a folder or file; or, of a text, with a hub id if there is none, a known model's with all of its
+    mirrors.
 
     what: the kind of model, for messages ("prior"). examples: what else could have been given.
 
     Raises ValueError in one line: where was looked and what can be done, or why the files could not be read.
     """
-    problems = (OSError, SafetensorError, RuntimeError, KeyError, json.JSONDecodeError, UnicodeDecodeError)
+    from huggingface_hub.errors import StrictDataclassError
+
+    unreadable = (OSError, SafetensorError, RuntimeError, json.JSONDecodeError, UnicodeDecodeError)
+    misread = (KeyError, IndexError, TypeError, AttributeError, StrictDataclassError)  # configurations
+    problems = (*unreadable, *misread)
     folder = Path(source).expanduser()
     if folder.exists():
         try:
@@ -134,14 +183,15 @@ def load_from(
         except problems as error:
             reason = _damaged_json(folder) or _reason(error)
             raise ValueError(f"the {what} in {folder.absolute()} cannot be read: {reason}") from error
-    model = find(str(source))
+    model = find(source) if isinstance(source, str) else None
     if model is not None and model.recipe is not None:
         raise ValueError(
             f"{model.name} comes as its authors' file: get it with `rewardsds models fetch {model.name}`, convert it "
             f"with `rewardsds models convert {model.recipe} FILE FOLDER`, and give that folder, or the file itself"
         )
     ids = [str(source)] if model is None or model.name != source else list(model.repos)
-    if model is None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(source)):
+    is_id = isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source)
+    if model is None and not is_id:
         raise ValueError(f"no {what} at {folder.absolute()}: give {examples}")
     failures: list[str] = []
     for name in ids:
@@ -165,6 +215,9 @@ def load_from(
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"it does not say {error}"
+    if isinstance(error, (IndexError, TypeError, AttributeError)):
+        reason = " ".join(str(error).split())[:160]
+        return f"its configuration is damaged ({type(error).__name__}: {reason})"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

@@ -17,6 +17,8 @@ from priors.test_single_files import SingleFile
 from rewardsds.errors import RewardsdsError
 from rewardsds.models.check import check
 from rewardsds.priors.load import load_prior
+from rewardsds.rewards.clip import CLIPReward
+from rewardsds.rewards.load import load_reward
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +113,33 @@ def test_a_file_for_inpainting_is_told(tmp_path: Path) -> None:
     torch.save({**state, name: wide}, tmp_path / "inpainting.ckpt")
     with pytest.raises(RewardsdsError, match="network takes 9 channels"):
         check(tmp_path / "inpainting.ckpt")
+
+
+@pytest.mark.parametrize(
+    "name", ["clip", "aesthetic", "image-reward", "clip-l", "clip + aesthetic", "own:name"]
+)
+def test_a_folder_with_the_name_of_a_reward_is_what_is_checked(
+    name: str, tiny_clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_clip_folder, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for path in (Path(name), Path(f"./{name}")):
+        assert check(path)[0] == f"{name}: a reward (CLIPReward), complete"
+        reward = load_reward(path, "cpu")
+        assert isinstance(reward, CLIPReward)
+        assert reward.model.config.projection_dim == 16  # and not the toybox's
+
+
+def test_a_folder_with_the_name_of_the_toybox_is_what_is_checked(
+    tiny_prior_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_prior_folder, tmp_path / "toybox")
+    monkeypatch.chdir(tmp_path)
+    assert "at 16 pixels" in check(Path("toybox"))[0]
+
+
+def test_a_path_is_never_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("clip", "clip-l", "openai/clip-vit-large-patch14"):
+        with pytest.raises(ValueError, match=f"no reward at {tmp_path / name}: give"):
+            load_reward(Path(name), "cpu")

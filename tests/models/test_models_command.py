@@ -504,7 +504,7 @@ def test_a_setting_that_a_folder_lacks_is_named(
     (folder / "config.json").write_text(json.dumps(config))
     code, _, err = run(capsys, "check", folder)
     assert code == 1
-    assert f"the reward in {folder} cannot be read: it does not say 'widths'" in err
+    assert f"{folder / 'config.json'}: widths is missing" in err
 
 
 @pytest.mark.parametrize(

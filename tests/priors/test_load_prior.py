@@ -140,9 +140,16 @@ def test_parts_that_were_not_made_for_each_other_are_refused(
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("dtype, shown", [(torch.int8, "I8"), (torch.float8_e4m3fn, "F8_E4M3")])
+@pytest.mark.parametrize(
+    "dtype, shown",
+    [
+        (torch.int8, "I8 weights, which are quantised"),
+        (torch.float8_e4m3fn, "F8_E4M3 weights, which are quantised"),
+        (torch.int32, "I32 weights"),
+    ],
+)
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
-def test_quantised_weights_are_refused(
+def test_weights_that_are_no_floating_point_numbers_are_refused(
     tiny_prior_folder: Path, tmp_path: Path, part: str, dtype: torch.dtype, shown: str
 ):
     folder = tmp_path / "prior"
@@ -151,9 +158,7 @@ def test_quantised_weights_are_refused(
     state = load_file(file)
     state[max(state, key=lambda name: state[name].numel())] *= 100
     save_file({name: value.to(dtype) for name, value in state.items()}, file, metadata={"format": "pt"})
-    with pytest.raises(
-        ValueError, match=f"{part} holds {shown} weights, which are quantised: get it in"
-    ) as error:
+    with pytest.raises(ValueError, match=f"{part} holds {shown}: get it in") as error:
         load_prior(folder, "cpu")
     assert "\n" not in str(error.value)
 

@@ -74,7 +74,21 @@ def test_the_prompt_is_not_read_and_gradient_flows(clip: CLIPReward, tmp_path: P
         ({"weight": (1, 12), "bias": (1,)}, "takes 12 features, this CLIP gives 16"),
         ({"weights": (1, 16)}, "expected weight and bias, or layers.N.weight"),
         ({"layers.0.weight": (1, 16)}, "expected weight and bias, or layers.N.weight"),
-        ({}, "got nothing"),
+        ({"layers.weight": (1, 16)}, "expected weight and bias, or layers.N.weight"),
+        ({"layers.a.weight": (1, 16), "layers.a.bias": (1,)}, "expected weight and bias, or layers.N.weight"),
+        ({}, "holds no tensors"),
+        ({"weight": (16,), "bias": (16,)}, r"weight has shape \(16,\): expected 2 axes"),  # a LayerNorm's
+        ({"weight": (1, 16), "bias": (2,)}, r"0.bias \(2,\) instead of \(1,\)"),
+        ({"weight": (2, 16), "bias": (2,)}, "its last layer gives 2 numbers, and a score is one"),
+        (
+            {
+                "layers.0.weight": (4, 16),
+                "layers.0.bias": (4,),
+                "layers.2.weight": (1, 5),
+                "layers.2.bias": (1,),
+            },
+            "a layer takes 5 numbers, and the one before it gives 4",
+        ),
     ],
 )
 def test_files_that_are_no_head(clip: CLIPReward, tmp_path: Path, state: dict, told: str) -> None:
@@ -84,11 +98,11 @@ def test_files_that_are_no_head(clip: CLIPReward, tmp_path: Path, state: dict, t
 
 
 def test_a_damaged_or_missing_file(clip: CLIPReward, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no aesthetic head at"):
+    with pytest.raises(ValueError, match="no checkpoint at"):
         AestheticReward.from_file(clip, tmp_path / "nowhere.pth")
     (tmp_path / "head.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="is damaged"):
         AestheticReward.from_file(clip, tmp_path / "head.safetensors")
     (tmp_path / "code.pth").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="would run code"):
         AestheticReward.from_file(clip, tmp_path / "code.pth")

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, CLIPModel, SiglipConfig, SiglipModel
 import tiny_models
 from rewardsds.rewards.clip import CLIP_MEAN, CLIP_STD, CLIPReward
 from rewardsds.rewards.load import load_reward
+from rewardsds.rewards.pictures import square
 
 PROMPTS = ["a red apple", "the black backpack on a car"]
 
@@ -187,6 +188,15 @@ def test_a_siglip_gives_its_own_cosines(tmp_path: Path):
     logits = (output.logits_per_image - model.logit_bias.detach()) / model.logit_scale.detach().exp()
     expected = torch.stack([logits[0::2, 0], logits[1::2, 1]], dim=1)
     torch.testing.assert_close(reward(images, PROMPTS), expected, rtol=1e-4, atol=1e-5)
+
+    wide = pictures(1, 3, 24, 48)
+    whole, middle = square(wide, 16, "stretch"), square(wide, 16, "crop")
+    assert isinstance(reward, CLIPReward)
+    torch.testing.assert_close(reward.image_features(wide), reward.image_features(whole))
+    (tmp_path / "reward.json").write_text('{"fit": "crop"}')
+    cropped = load_reward(tmp_path, "cpu")
+    assert isinstance(cropped, CLIPReward)
+    torch.testing.assert_close(cropped.image_features(wide), cropped.image_features(middle))
 
 
 def test_a_model_without_a_tokenizer_takes_that_of_another(

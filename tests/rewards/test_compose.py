@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,15 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     )
     (tmp_path / "broken_rewards.py").write_text("raise RuntimeError('no luck')\n")
     (tmp_path / "hungry_rewards.py").write_text("import not_installed_at_all\n")
+    (tmp_path / "ending_rewards.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "lazy_rewards.py").write_text(
+        "def green(images, prompts):\n    import lazy_helper\n    return lazy_helper.green(images)\n"
+    )
+    (tmp_path / "lazy_helper.py").write_text(
+        "def green(images):\n    return images[:, :, :, 1].mean(dim=(-3, -2, -1))\n"
+    )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     return "own_rewards:green"
 
 
@@ -113,6 +122,11 @@ def test_a_function_by_its_name(module: str):
     torch.testing.assert_close(load_reward(f"min({module}, {module})")(IMAGES, PROMPTS), z(green))
 
 
+def test_a_function_may_import_when_it_is_called(module: str):
+    green = IMAGES[:, :, :, 1].mean(dim=(-3, -2, -1))
+    torch.testing.assert_close(load_reward("lazy_rewards:green")(IMAGES, PROMPTS), green)
+
+
 @pytest.mark.parametrize(
     "name, reason",
     [
@@ -120,6 +134,7 @@ def test_a_function_by_its_name(module: str):
         ("own_rewards:number", "a int, not a function"),
         ("no_such_module_here:green", "there is no module no_such_module_here"),
         ("broken_rewards:green", r"importing broken_rewards failed \(no luck\)"),
+        ("ending_rewards:green", r"importing ending_rewards ends the program \(sys.exit\)"),
         ("hungry_rewards:green", "hungry_rewards needs not_installed_at_all"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from transformers import SiglipImageProcessorPil
 
 from rewardsds.rewards.pictures import square
 
@@ -43,9 +44,20 @@ def test_the_whole_of_a_wide_picture_with_black_above_and_below():
     torch.testing.assert_close(padded[:, :, 5:15], tensor(inner), rtol=0, atol=2 / 255)
 
 
+@pytest.mark.parametrize("height, width", [(30, 60), (64, 40), (12, 50)])
+def test_the_whole_of_a_picture_squeezed_as_siglip_has_it(height: int, width: int):
+    images = picture(height, width)
+    processor = SiglipImageProcessorPil(
+        size={"height": 20, "width": 20}, image_mean=[0.0] * 3, image_std=[1.0] * 3
+    )
+    expected = processor(pillow(images), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(square(images, 20, "stretch"), expected, rtol=0, atol=2 / 255)
+
+
 def test_extreme_shapes_and_the_right_size():
     assert square(picture(1, 300), 16).shape == (1, 3, 16, 16)
-    assert square(picture(1, 300), 16, "pad").shape == (1, 3, 16, 16)
+    for fit in ("pad", "stretch"):
+        assert square(picture(1, 300), 16, fit).shape == (1, 3, 16, 16)
     images = picture(16, 16)
     assert square(images, 16) is images
 

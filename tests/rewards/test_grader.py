@@ -498,7 +498,7 @@ def test_trying_what_fits_into_memory_asks_nobody(
 ) -> None:
     """Three prompts, two candidates, one step: six questions, and the budget holds no more."""
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a red apple\na green car\na blue bag\n")
+    prompts.write_text("a red apple\na green car\na black backpack\n")
     told = ["--prompts", str(prompts), "--prior", str(tiny_prior_folder), "--steps", "1", "--candidates", "2"]
     asked = ["--reward", "grader:judge", "--grader.url", url, "--grader.budget", "6"]
     assert main(["image", *told, *asked, "--device", "cpu", "--out", str(tmp_path / "run")]) == 0

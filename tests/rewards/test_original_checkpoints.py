@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPModel
 
@@ -242,6 +243,24 @@ def test_reward3d_wants_four_views() -> None:
         reward(PICTURES[:, :, :3], [PROMPT])
 
 
+@pytest.mark.parametrize(
+    "damage, told",
+    [
+        ({"Scorer.fc1.weight": torch.zeros(5)}, r"scorer: fc1.weight has shape \(5,\): expected 2 axes"),
+        ({"Scorer.fc3.weight": torch.zeros(2, 6)}, "scorer: the scorer's last layer gives 2 numbers"),
+        ({"Scorer.fc2.weight": None}, "scorer: it lacks fc2.weight"),
+        ({"Scorer.fc1.weight": torch.zeros(10, 40)}, "the scorer takes 40 features, and 4 views have 48"),
+    ],
+)
+def test_a_scorer_that_is_damaged_is_told(damage: dict[str, Tensor | None], told: str) -> None:
+    state: dict[str, Any] = image_reward_state()
+    for name, (a, b) in {"fc1": (48, 10), "fc2": (10, 6), "fc3": (6, 1)}.items():
+        linear(state, f"Scorer.{name}", a, b)
+    whole = {name: value for name, value in {**state, **damage}.items() if value is not None}
+    with pytest.raises(ValueError, match=f"no checkpoint of Reward3D.*{told}"):
+        reward3d_network(whole)
+
+
 class Block(nn.Module):
     """open_clip's residual block, whose names are its checkpoints' names."""
 
@@ -326,6 +345,17 @@ def test_a_clip_of_open_clip(width: int, heads: int) -> None:
     assert float(ours.logit_scale.detach()) == 2.0
 
 
+@pytest.mark.parametrize("name", ["visual.conv1.weight", "visual.proj", "token_embedding.weight"])
+def test_a_clip_with_a_weight_of_too_few_axes_is_told(name: str) -> None:
+    state = {**OpenCLIP().state_dict(), name: torch.zeros(3)}
+    own = name.removeprefix("visual.")
+    with pytest.raises(
+        ValueError,
+        match=rf"no checkpoint of an open_clip model: {own} has shape \(3,\)",
+    ):
+        clip_from_open_clip(state)
+
+
 Break = Callable[[dict[str, Tensor]], object]
 
 
@@ -337,6 +367,28 @@ Break = Callable[[dict[str, Tensor]], object]
         (lambda s: s.update({"mlp.layers.7.bias": torch.zeros(3)}), r"mlp.4.bias \(3,\) instead of \(1,\)"),
         (lambda s: s.pop("blip.visual_encoder.cls_token"), "it lacks embeddings.class_embedding"),
         (lambda s: s.clear(), "it lacks embeddings.class_embedding"),
+        (
+            lambda s: [s.pop(f"mlp.layers.7.{kind}") for kind in ("weight", "bias")],
+            "the MLP's last layer gives 4 numbers, and a score is one",
+        ),
+        (
+            lambda s: [s.pop(f"mlp.layers.4.{kind}") for kind in ("weight", "bias")],
+            r"mlp.2.weight \(4, 8\) instead of \(4, 12\)",
+        ),
+        (lambda s: s.pop("mlp.layers.7.weight"), "it lacks mlp.layers.7.weight"),
+        (lambda s: s.update({"mlp.layers.x.weight": torch.zeros(1, 1)}), "it has mlp.x.weight besides"),
+        (
+            lambda s: s.update({"mlp.layers.7.weight": torch.zeros(4)}),
+            r"mlp.layers.7.weight has shape \(4,\): expected 2 axes",
+        ),
+        (
+            lambda s: s.update({"blip.visual_encoder.cls_token": torch.tensor(1.0)}),
+            r"embeddings.class_embedding has shape \(\): expected 3 axes",
+        ),
+        (
+            lambda s: s.update({"blip.visual_encoder.patch_embed.proj.weight": torch.zeros(WIDTH, 3, 4, 0)}),
+            r"patch_embedding.weight has shape \(64, 3, 4, 0\): expected 4 axes, none empty",
+        ),
     ],
 )
 def test_a_checkpoint_of_something_else_is_told(damage: Break, told: str) -> None:
@@ -344,6 +396,32 @@ def test_a_checkpoint_of_something_else_is_told(damage: Break, told: str) -> Non
     damage(state)
     with pytest.raises(ValueError, match=f"no checkpoint of ImageReward: .*{told}"):
         image_reward_network(state)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.complex64, torch.bool])
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_weights_that_are_no_floating_point_numbers_are_told(
+    tmp_path: Path, dtype: torch.dtype, suffix: str
+) -> None:
+    file = tmp_path / f"other.{suffix}"
+    state = {name: value.to(dtype) for name, value in image_reward_state().items()}
+    torch.save(state, file) if suffix == "pt" else save_file(state, file)
+    shown = str(dtype).removeprefix("torch.")
+    with pytest.raises(
+        ValueError, match=rf"{file} holds {shown} weights: get it in float16, bfloat16 or float32"
+    ):
+        read_checkpoint(file)
+
+
+def test_counters_positions_and_masks_may_be_whole_numbers(tmp_path: Path) -> None:
+    state = {
+        "weight": torch.zeros(3),
+        "ema.num_updates": torch.tensor(3),
+        "embeddings.position_ids": torch.arange(4)[None],
+        "attn_mask": torch.ones(2, 2, dtype=torch.bool),
+    }
+    torch.save(state, tmp_path / "whole.pt")
+    assert read_checkpoint(tmp_path / "whole.pt").keys() == state.keys()
 
 
 class Payload:

@@ -14,11 +14,11 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPTextModel
+from transformers import CLIPTextModel
 from transformers.utils.hub import cached_file
 
 from rewardsds.foreign import read_checkpoint
-from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading
+from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading, read_tokenizer
 from rewardsds.priors.base import Condition
 from rewardsds.priors.latent import LatentPrior, Read, frozen
 from rewardsds.priors.multiview import camera_embedding, enable_multiview_attention, is_multiview
@@ -86,7 +86,7 @@ class DiffusionPrior(LatentPrior):
                 unet = load_part(UNet2DConditionModel, name, "unet", **options)
             vae = load_part(vae_class, name, "vae", **options)
             text_encoder = load_part(CLIPTextModel, name, "text_encoder", dtype=dtype)
-            tokenizer = AutoTokenizer.from_pretrained(name, subfolder="tokenizer")
+            tokenizer = read_tokenizer(name, "tokenizer")
             scheduler: Any = DDPMScheduler.from_pretrained(name, subfolder="scheduler")
         prior = cls(
             unet.to(device), vae.to(device), text_encoder, tokenizer, scheduler, image_size=image_size

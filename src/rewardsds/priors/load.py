@@ -55,7 +55,7 @@ def load_prior(
     Raises ValueError when there is no such prior, saying where it was looked for.
     """
     device, dtype = default_device_and_dtype(device, dtype)
-    if str(source) == "toybox":
+    if source == "toybox":  # a PathLike of that name is a folder
         source = installed_weights("prior", "unet", "prior", "the folder or hub id of another prior")
 
     def load(found: str | Path) -> LatentPrior:

@@ -21,7 +21,13 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 from typing_extensions import Self
 
-from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading
+from rewardsds.pretrained import (
+    default_device_and_dtype,
+    load_part,
+    quiet_loading,
+    read_tokenizer,
+    require_vocabulary,
+)
 from rewardsds.priors.base import Condition
 from rewardsds.priors.latent import LatentPrior, Read, downsampling, frozen
 from rewardsds.priors.parametrisation import flow_alphas_cumprod, flow_time
@@ -83,9 +89,19 @@ class PipelinePrior(LatentPrior):
             for name, kind in cls._encoder_classes(source).items():
                 if name not in left_out:
                     strict[name] = load_part(kind, source, name, dtype=dtype)
-            pipeline = cls.pipeline_class.from_pretrained(
-                str(source), dtype=dtype, use_safetensors=True, **strict, **dict.fromkeys(left_out)
-            )
+            index: Any = cls.pipeline_class.load_config(str(source))
+            named = [name for name in index if name.startswith("tokenizer") and name not in left_out]
+            try:
+                pipeline = cls.pipeline_class.from_pretrained(
+                    str(source), dtype=dtype, use_safetensors=True, **strict, **dict.fromkeys(left_out)
+                )
+            except ValueError:
+                for name in named:  # transformers does not say whose vocabulary is missing
+                    read_tokenizer(source, name)
+                raise
+        for name in named:
+            if (tokenizer := getattr(pipeline, name, None)) is not None:
+                require_vocabulary(tokenizer, f"{source}/{name}")
         prior = cls(pipeline, image_size=image_size)  # pyright: ignore[reportCallIssue]
         return prior.place_text_encoders(offload)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rewardsds.foreign import load_strictly, numbers_in, read_checkpoint, reading, shape_of
 from rewardsds.rewards.base import ModelReward
 from rewardsds.rewards.clip import CLIPReward
 
@@ -55,35 +56,27 @@ class AestheticReward(ModelReward):
 
 
 def load_head(path: str | PathLike[str]) -> nn.Module:
-    """A linear head or an MLP without activations, from `.safetensors` or a `.pth` (read without pickle's code)."""
+    """A linear head or an MLP without activations, see `read_checkpoint`. Raises ValueError where the file is none."""
     file = Path(path).expanduser()
-    if not file.is_file():
-        raise ValueError(f"no aesthetic head at {file.absolute()}")
-    try:
-        state: Mapping[str, Tensor] = (
-            load_file(file)
-            if file.suffix == ".safetensors"
-            else torch.load(file, map_location="cpu", weights_only=True)
-        )
-        weights = {key: value.float() for key, value in state.items()}
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ValueError(f"the aesthetic head in {file.absolute()} cannot be read: {reason}") from error
-    if set(weights) == {"weight", "bias"}:
-        return _linear(weights["weight"], weights["bias"])
-    layers = sorted({int(key.split(".")[1]) for key in weights if key.startswith("layers.")})
-    wanted = {f"layers.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
-    if not layers or set(weights) != wanted:
+    state = {name: value.float() for name, value in read_checkpoint(file).items()}
+    linear = set(state) == {"weight", "bias"}
+    layers = [""] if linear else [f"layers.{layer}." for layer in numbers_in(state, r"layers\.")]
+    if not layers or set(state) != {layer + kind for layer in layers for kind in ("weight", "bias")}:
         raise ValueError(
             f"{file.absolute()} is no aesthetic head: expected weight and bias, or layers.N.weight and layers.N.bias, "
-            f"got {', '.join(sorted(weights)[:6]) or 'nothing'}"
+            f"got {', '.join(sorted(state)[:6])}"
         )
-    return nn.Sequential(
-        *[_linear(weights[f"layers.{layer}.weight"], weights[f"layers.{layer}.bias"]) for layer in layers]
-    )
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0])
-    layer.load_state_dict({"weight": weight, "bias": bias})
-    return layer
+    what = f"an aesthetic head ({file.absolute()})"
+    with reading(what):
+        shapes = [shape_of(state, f"{layer}weight", 2) for layer in layers]
+        for (outputs, _), (_, inputs) in pairwise(shapes):
+            if outputs != inputs:
+                raise ValueError(f"a layer takes {inputs} numbers, and the one before it gives {outputs}")
+        if shapes[-1][0] != 1:
+            raise ValueError(f"its last layer gives {shapes[-1][0]} numbers, and a score is one")
+    head = nn.Sequential(*[nn.Linear(inputs, outputs) for outputs, inputs in shapes])
+    own = {
+        f"{i}.{kind}": state[layer + kind] for i, layer in enumerate(layers) for kind in ("weight", "bias")
+    }
+    load_strictly(head, own, what)
+    return head

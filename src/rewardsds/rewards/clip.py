@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, CLIPModel, SiglipModel
+from transformers import AutoConfig, CLIPModel, SiglipModel
 
 from rewardsds.hub import BESIDE_WEIGHTS, located
-from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading
+from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading, read_tokenizer
 from rewardsds.rewards.base import ModelReward
 from rewardsds.rewards.pictures import Fit, square
+from rewardsds.rewards.stored import Channels, FileModel, PositiveChannels, read_model
 from rewardsds.rewards.texts import read
 
 # Published with the original CLIP; used where a checkpoint has no preprocessor_config.json.
@@ -25,6 +25,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """SigLIP's mean and standard deviation."""
 KINDS: dict[str, Any] = {"clip": CLIPModel, "siglip": SiglipModel}
+FITS: dict[str, Fit] = {"clip": "crop", "siglip": "stretch"}
+"""Of pictures that are not square, as each was published."""
 
 
 class CLIPReward(ModelReward):
@@ -60,12 +62,13 @@ class CLIPReward(ModelReward):
         source: str | PathLike[str],
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        fit: Fit = "crop",
+        fit: Fit | None = None,
         scaled: bool = False,
         processor: str | None = None,
     ) -> CLIPReward:
         """Load a folder or a hub id. device: CUDA where it is; dtype: float32 on the CPU, float16 on CUDA.
 
+        fit: None: as the kind of model has it, see `FITS`.
         processor: folder or hub id of the tokenizer and of the pictures' mean, where they lie elsewhere.
         """
         device, dtype = default_device_and_dtype(device, dtype)
@@ -76,9 +79,9 @@ class CLIPReward(ModelReward):
             if kind not in KINDS:
                 raise ValueError(f"{source} is a {kind} model; a CLIP score needs one of {', '.join(KINDS)}")
             model: Any = load_part(KINDS[kind], source, dtype=dtype)
-            tokenizer = AutoTokenizer.from_pretrained(str(beside))
+            tokenizer = read_tokenizer(beside)
         mean, std = _normalisation(beside, HALVES if kind == "siglip" else (CLIP_MEAN, CLIP_STD))
-        return cls(model.to(device), tokenizer, mean, std, fit, scaled)
+        return cls(model.to(device), tokenizer, mean, std, fit or FITS[kind], scaled)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """images (N, B, V, 3, H, W) in [0, 1], B prompts → cosines (N, B), meaned over V."""
@@ -124,6 +127,13 @@ class CLIPReward(ModelReward):
         return self._text_features[prompt]
 
 
+class _Processor(FileModel):
+    """A `preprocessor_config.json`."""
+
+    image_mean: Channels | None = None
+    image_std: PositiveChannels | None = None
+
+
 def _normalisation(
     source: str | PathLike[str], published: tuple[Sequence[float], Sequence[float]]
 ) -> tuple[Sequence[float], Sequence[float]]:
@@ -140,5 +150,5 @@ def _normalisation(
         )
     if found is None:
         return published
-    config = json.loads(Path(found).read_text(encoding="utf-8"))
-    return config.get("image_mean", published[0]), config.get("image_std", published[1])
+    own = read_model(Path(found), _Processor)
+    return own.image_mean or published[0], own.image_std or published[1]

@@ -7,21 +7,23 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from pydantic import Field
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BlipTextConfig, BlipVisionConfig
+from transformers import BlipTextConfig, BlipVisionConfig
 from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 from typing_extensions import Self
 
-from rewardsds.foreign import load_strictly
-from rewardsds.pretrained import default_device_and_dtype, quiet_loading
+from rewardsds.foreign import load_strictly, read_checkpoint, reading
+from rewardsds.pretrained import default_device_and_dtype, quiet_loading, read_tokenizer
 from rewardsds.rewards.base import ModelReward
 from rewardsds.rewards.clip import CLIP_MEAN, CLIP_STD
 from rewardsds.rewards.pictures import square
+from rewardsds.rewards.stored import Channels, Count, FileModel, Positive, PositiveChannels, read_model
 from rewardsds.rewards.texts import read
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
@@ -31,6 +33,24 @@ WIDTHS = (1024, 128, 64, 16, 1)
 LENGTH = 35
 
 
+class TowersFile(FileModel):
+    """What `ImageRewardNetwork.from_config` takes."""
+
+    vision_config: dict[str, Any]
+    text_config: dict[str, Any]
+    widths: Annotated[tuple[Count, ...], Field(min_length=1)]
+    length: Count
+
+
+class ImageRewardFile(TowersFile):
+    """The `config.json` that `ImageReward.save_pretrained` writes."""
+
+    mean: float
+    std: Positive
+    image_mean: Channels
+    image_std: PositiveChannels
+
+
 class ImageRewardNetwork(nn.Module):
     """BlipVisionModel, BlipTextModel with cross-attention, and the MLP on the caption's first token."""
 
@@ -38,6 +58,8 @@ class ImageRewardNetwork(nn.Module):
         self, vision: BlipVisionConfig, text: BlipTextConfig, widths: Sequence[int] = WIDTHS
     ) -> None:
         super().__init__()
+        if widths[-1] != 1:
+            raise ValueError(f"the MLP's last layer gives {widths[-1]} numbers, and a score is one")
         self.vision = BlipVisionModel(vision)
         self.text = BlipTextModel(text, add_pooling_layer=False)
         sizes = [text.hidden_size, *widths]
@@ -80,6 +102,7 @@ class ImageReward(ModelReward):
     """
 
     network_class: ClassVar[Any] = ImageRewardNetwork
+    file_class: ClassVar[type[TowersFile]] = ImageRewardFile
 
     def __init__(
         self,
@@ -184,10 +207,11 @@ class ImageReward(ModelReward):
         """A folder that `save_pretrained` wrote."""
         device, dtype = default_device_and_dtype(device, dtype)
         path = Path(folder).expanduser()
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config = read_model(path / "config.json", cls.file_class).model_dump()
         with quiet_loading():
-            network = cls.network_class.from_config(config)
+            with reading(f"{cls.__name__} ({path.absolute()})"):
+                network = cls.network_class.from_config(config)
             weights = path / "model.safetensors"
-            load_strictly(network, load_file(weights), f"{cls.__name__} ({weights.absolute()})")
-            tokenizer = AutoTokenizer.from_pretrained(str(path / "tokenizer"))
+            load_strictly(network, read_checkpoint(weights), f"{cls.__name__} ({weights.absolute()})")
+            tokenizer = read_tokenizer(path, "tokenizer")
         return cls._made(config, network.to(device, dtype), tokenizer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 import sys
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from pydantic import ConfigDict
 
 from rewardsds.catalogue import find
 from rewardsds.pretrained import default_device_and_dtype, installed_weights, load_from
@@ -19,10 +19,13 @@ from rewardsds.rewards.aesthetic import AestheticReward
 from rewardsds.rewards.base import ModelReward, Reward
 from rewardsds.rewards.clip import CLIPReward
 from rewardsds.rewards.compose import Minimum, WeightedSum
+from rewardsds.rewards.expression import GRADER, Expression, Sum, Weakest, names, parse
 from rewardsds.rewards.files import reward_from_file
 from rewardsds.rewards.grader import GraderReward
 from rewardsds.rewards.image_reward import ImageReward
+from rewardsds.rewards.pictures import Fit
 from rewardsds.rewards.reward3d import Reward3D
+from rewardsds.rewards.stored import FileModel, read_model
 
 
 def load_reward(
@@ -41,7 +44,8 @@ def load_reward(
         a function of the user's own; or a function (images (N, B, V, 3, H, W), prompts) → (N, B), which is returned as
         it is. "grader:MODEL" asks a vision-language model at an OpenAI-compatible endpoint. Several in one text:
         "clip + 0.5 * package.module:name" is their weighted sum, "min(clip, package.module:name)" the weakest, each
-        standardised over the candidates of an item.
+        standardised over the candidates of an item; both may be nested. A PathLike is a folder or file, whatever its
+        name.
     device: CUDA where it is available unless said otherwise. dtype: float32 on the CPU, float16 on CUDA.
     chunk: pictures in a call of a model, see `Chunks`; None: all.
     skip_failures: of several rewards, go on with the others where one fails.
@@ -57,30 +61,53 @@ def load_reward(
             f"got {type(source).__name__}"
         )
     device, dtype = default_device_and_dtype(device, dtype)
-    text = str(source).strip()
 
-    def one(name: str) -> Reward:
-        return load_reward(name, device, dtype, chunk, skip_failures=skip_failures, grader=grader)
+    def one(expression: Expression) -> Reward:
+        if isinstance(expression, Weakest):
+            return Minimum([one(part) for part in expression.parts], skip_failures=skip_failures)
+        if isinstance(expression, Sum):
+            weights, parts = zip(*expression.terms)
+            return WeightedSum([one(part) for part in parts], weights, skip_failures=skip_failures)
+        if expression.startswith(GRADER):
+            return GraderReward(expression.removeprefix(GRADER), **(grader or {}))
+        if _FUNCTION.fullmatch(expression):
+            return _function(expression)
+        if expression in TOYBOX_REWARDS:
+            instead = "a folder, a hub id or a function"
+            return from_files(installed_weights(expression, "config.json", expression, instead))
+        return from_files(expression)
 
-    several = re.fullmatch(r"min\((.+)\)", text, re.DOTALL)
-    if several is not None:
-        return Minimum([one(part) for part in several[1].split(",")], skip_failures=skip_failures)
-    terms = [_WEIGHTED.fullmatch(term) for term in text.split(" + ")] if _looks_composed(text) else []
-    if terms:
-        rewards = [one(term["name"]) for term in terms if term is not None]
-        weights = [float(term["weight"] or 1.0) for term in terms if term is not None]
-        return WeightedSum(rewards, weights, skip_failures=skip_failures)
-    if text.startswith(GRADER):
-        return GraderReward(text.removeprefix(GRADER), **(grader or {}))
-    if _FUNCTION.fullmatch(text):
-        return _function(text)
-    if text in TOYBOX_REWARDS:
-        source = installed_weights(text, "config.json", text, "a folder, a hub id or a function")
-    known = find(text)
-    scored = {} if known is None else known.scored
-    reward = load_from(source, "reward", EXAMPLES, lambda found: _from_folder(found, device, dtype, scored))
-    reward.in_chunks(chunk)
-    return reward
+    def from_files(source: str | PathLike[str]) -> ModelReward:
+        known = find(source) if isinstance(source, str) else None
+        scored = {} if known is None else known.scored
+        reward = load_from(
+            source, "reward", EXAMPLES, lambda found: _from_folder(found, device, dtype, scored)
+        )
+        reward.in_chunks(chunk)
+        return reward
+
+    return one(parse(source)) if isinstance(source, str) else from_files(source)
+
+
+class _Config(FileModel):
+    """Any `config.json`."""
+
+    model_type: str | None = None
+
+
+class _Aesthetic(FileModel):
+    """The `config.json` of an aesthetic head. clip: a folder, from the head's own too, or a hub id."""
+
+    clip: str
+
+
+class _Scored(FileModel):
+    """A `reward.json`, see `CLIPReward.from_pretrained`."""
+
+    model_config = ConfigDict(extra="forbid")
+    fit: Fit | None = None
+    scaled: bool = False
+    processor: str | None = None
 
 
 def _from_folder(
@@ -95,18 +122,17 @@ def _from_folder(
     if not isinstance(found, Path):
         return CLIPReward.from_pretrained(found, device, dtype, **scored)
     file = found / "config.json"
-    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    kind = config.get("model_type")
+    kind = read_model(file, _Config).model_type if file.is_file() else None
     if kind in ("clip", "siglip"):
         extra = found / "reward.json"
-        own: dict[str, Any] = json.loads(extra.read_text(encoding="utf-8")) if extra.is_file() else {}
+        own = read_model(extra, _Scored).model_dump(exclude_unset=True) if extra.is_file() else {}
         return CLIPReward.from_pretrained(found, device, dtype, **{**scored, **own})
     if kind == "image-reward":
         return ImageReward.from_pretrained(found, device, dtype)
     if kind == "reward3d":
         return Reward3D.from_pretrained(found, device, dtype)
     if kind == "aesthetic":
-        clip = config["clip"]
+        clip = read_model(file, _Aesthetic).clip
         clip = found / clip if (found / clip).is_dir() else clip
         return AestheticReward.from_file(
             CLIPReward.from_pretrained(clip, device, dtype), found / "model.safetensors"
@@ -117,7 +143,6 @@ def _from_folder(
     )
 
 
-GRADER = "grader:"
 TOYBOX_REWARDS = ("clip", "aesthetic", "image-reward")
 """The toybox's own, by name."""
 EXAMPLES = (
@@ -127,39 +152,22 @@ EXAMPLES = (
 )
 """What `load_reward` takes, for messages."""
 
-_WEIGHTED = re.compile(
-    r"\s*(?:(?P<weight>-?\d+(?:\.\d*)?|-?\.\d+)\s*\*)?\s*(?P<name>\S(?:.*\S)?)\s*", re.DOTALL
-)
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def reward_names(text: str) -> tuple[str, ...]:
     """The single rewards that `load_reward` makes a reward of, each once: of "clip + 0.5 * aesthetic" both."""
-    text = text.strip()
-    several = re.fullmatch(r"min\((.+)\)", text, re.DOTALL)
-    if several is not None:
-        parts = several[1].split(",")
-    elif _looks_composed(text):
-        found = [_WEIGHTED.fullmatch(term) for term in text.split(" + ")]
-        parts = [term["name"] for term in found if term is not None]
-    else:
-        parts = [text]
-    if parts == [text]:
-        return (text,)
-    return tuple(dict.fromkeys(name for part in parts for name in reward_names(part)))
-
-
-def _looks_composed(text: str) -> bool:
-    """A sum, or a single reward with a weight; folders may have any other sign in their names."""
-    return " + " in text or re.match(r"\s*-?[\d.]+\s*\*", text) is not None
+    return names(parse(text))
 
 
 def _function(name: str) -> Reward:
-    """The object that "package.module:name" says, looked for in the current folder too, as `python -m` does."""
+    """The object that "package.module:name" says, looked for in the current folder too, as `python -m` does.
+
+    The folder stays on the path, since the function may import from it when it is called.
+    """
     module_name, attribute = name.split(":")
     here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
+    if here not in sys.path:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
@@ -171,14 +179,16 @@ def _function(name: str) -> Reward:
         raise ValueError(
             f"the reward {name!r} cannot be loaded: there is no module {module_name}, neither installed nor in {here}"
         ) from error
+    except SystemExit as error:
+        raise ValueError(
+            f"the reward {name!r} cannot be loaded: importing {module_name} ends the program (sys.exit): "
+            'what it runs as a program belongs under `if __name__ == "__main__":`'
+        ) from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"the reward {name!r} cannot be loaded: importing {module_name} failed ({reason})"
         ) from error
-    finally:
-        if added:
-            sys.path.remove(here)
     reward: Any = getattr(module, attribute, None)
     if not callable(reward):
         what = "nothing of that name" if reward is None else f"a {type(reward).__name__}, not a function"

@@ -8,7 +8,16 @@ from typing import Any
 from torch import Tensor
 from transformers import BlipTextConfig, BlipVisionConfig, CLIPConfig, CLIPModel
 
-from rewardsds.foreign import count, load_strictly, renamed, split_attention, split_off
+from rewardsds.foreign import (
+    count,
+    load_strictly,
+    numbers_in,
+    reading,
+    renamed,
+    shape_of,
+    split_attention,
+    split_off,
+)
 from rewardsds.rewards.image_reward import ImageRewardNetwork
 
 HEAD = 64
@@ -39,11 +48,11 @@ def image_reward_network(state: Mapping[str, Tensor]) -> ImageRewardNetwork:
     vision = renamed(split_off(state, "blip.visual_encoder."), _VISION)
     text = split_off(state, "blip.text_encoder.")
     mlp = split_off(state, "mlp.layers.")
-    try:
-        network = ImageRewardNetwork(_blip_vision(vision), _blip_text(text), _widths(mlp))
-    except KeyError as error:
-        raise ValueError(f"this is no checkpoint of ImageReward: it lacks {error.args[0]}") from None
-    layers = sorted({int(name.split(".")[0]) for name in mlp})
+    layers = numbers_in(mlp, r"")
+    with reading("ImageReward"):
+        towers = _blip_vision(vision), _blip_text(text)
+        widths = [shape_of(state, f"mlp.layers.{layer}.weight", 2)[0] for layer in layers or (0,)]
+        network = ImageRewardNetwork(*towers, widths)
     numbered = {f"^{old}\\.": f"{new}." for new, old in enumerate(layers)}
     parts = {"vision": vision, "text": text, "mlp": renamed(mlp, numbered)}
     known = ("blip.visual_encoder.", "blip.text_encoder.", "mlp.layers.")
@@ -54,12 +63,12 @@ def image_reward_network(state: Mapping[str, Tensor]) -> ImageRewardNetwork:
 
 
 def _blip_vision(state: Mapping[str, Tensor]) -> BlipVisionConfig:
-    width = state["embeddings.class_embedding"].shape[-1]
-    patch = state["embeddings.patch_embedding.weight"].shape[-1]
-    patches = state["embeddings.position_embedding"].shape[1] - 1
+    width = shape_of(state, "embeddings.class_embedding", 3)[-1]
+    patch = shape_of(state, "embeddings.patch_embedding.weight", 4)[-1]
+    patches = shape_of(state, "embeddings.position_embedding", 3)[1] - 1
     return BlipVisionConfig(
         hidden_size=width,
-        intermediate_size=state["encoder.layers.0.mlp.fc1.weight"].shape[0],
+        intermediate_size=shape_of(state, "encoder.layers.0.mlp.fc1.weight", 2)[0],
         num_hidden_layers=count(state, r"encoder\.layers\."),
         num_attention_heads=max(1, width // HEAD),
         image_size=round(patches**0.5) * patch,
@@ -70,16 +79,17 @@ def _blip_vision(state: Mapping[str, Tensor]) -> BlipVisionConfig:
 
 
 def _blip_text(state: Mapping[str, Tensor]) -> BlipTextConfig:
-    words = state["embeddings.word_embeddings.weight"]
+    words, width = shape_of(state, "embeddings.word_embeddings.weight", 2)
+    layer = "encoder.layer.0"
     # pyright does not see the fields of transformers' configurations.
     sizes: dict[str, Any] = {
-        "vocab_size": words.shape[0],
-        "hidden_size": words.shape[1],
-        "encoder_hidden_size": state["encoder.layer.0.crossattention.self.key.weight"].shape[1],
-        "intermediate_size": state["encoder.layer.0.intermediate.dense.weight"].shape[0],
+        "vocab_size": words,
+        "hidden_size": width,
+        "encoder_hidden_size": shape_of(state, f"{layer}.crossattention.self.key.weight", 2)[1],
+        "intermediate_size": shape_of(state, f"{layer}.intermediate.dense.weight", 2)[0],
         "num_hidden_layers": count(state, r"encoder\.layer\."),
-        "num_attention_heads": max(1, words.shape[1] // HEAD),
-        "max_position_embeddings": state["embeddings.position_embeddings.weight"].shape[0],
+        "num_attention_heads": max(1, width // HEAD),
+        "max_position_embeddings": shape_of(state, "embeddings.position_embeddings.weight", 2)[0],
     }
     return BlipTextConfig(
         **sizes,
@@ -90,15 +100,6 @@ def _blip_text(state: Mapping[str, Tensor]) -> BlipTextConfig:
         is_decoder=True,
         pad_token_id=0,
     )
-
-
-def _widths(mlp: Mapping[str, Tensor]) -> list[int]:
-    weights = sorted(
-        (int(name.split(".")[0]), value) for name, value in mlp.items() if name.endswith(".weight")
-    )
-    if not weights:
-        raise KeyError("mlp.layers.0.weight")
-    return [value.shape[0] for _, value in weights]
 
 
 _TOWER = {
@@ -117,41 +118,42 @@ def clip_from_open_clip(state: Mapping[str, Tensor], hidden_act: str = "gelu") -
     both projections are transposed. Heads: 16 in vision towers from ViT-L on, else of 64 channels, as open_clip has it.
     """
     state = {name: value.float() for name, value in state.items()}
-    try:
+    with reading("an open_clip model"):
         seen, read = (
             split_off(state, "visual."),
             {n: v for n, v in state.items() if not n.startswith("visual.")},
         )
-        width, patch = seen["conv1.weight"].shape[0], seen["conv1.weight"].shape[-1]
-        tokens, text_width = read["token_embedding.weight"].shape
+        width, _, _, patch = shape_of(seen, "conv1.weight", 4)
+        tokens, text_width = shape_of(read, "token_embedding.weight", 2)
+        shared = shape_of(seen, "proj", 2)[1]
+        patches = shape_of(seen, "positional_embedding", 2)[0] - 1
+        inner = "transformer.resblocks.0.mlp.c_fc.weight"
         config = CLIPConfig(
-            projection_dim=seen["proj"].shape[1],
+            projection_dim=shared,
             vision_config={
                 "hidden_size": width,
-                "intermediate_size": seen["transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
+                "intermediate_size": shape_of(seen, inner, 2)[0],
                 "num_hidden_layers": count(seen, r"transformer\.resblocks\."),
                 "num_attention_heads": 16 if width >= 1024 else max(1, width // HEAD),
-                "image_size": round((len(seen["positional_embedding"]) - 1) ** 0.5) * patch,
+                "image_size": round(patches**0.5) * patch,
                 "patch_size": patch,
                 "hidden_act": hidden_act,
-                "projection_dim": seen["proj"].shape[1],
+                "projection_dim": shared,
             },
             text_config={
                 "vocab_size": tokens,
                 "hidden_size": text_width,
-                "intermediate_size": read["transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
+                "intermediate_size": shape_of(read, inner, 2)[0],
                 "num_hidden_layers": count(read, r"transformer\.resblocks\."),
                 "num_attention_heads": max(1, text_width // HEAD),
-                "max_position_embeddings": len(read["positional_embedding"]),
+                "max_position_embeddings": shape_of(read, "positional_embedding", 2)[0],
                 "hidden_act": hidden_act,
-                "projection_dim": seen["proj"].shape[1],
+                "projection_dim": shared,
                 "bos_token_id": tokens - 2,
                 "eos_token_id": tokens - 1,
                 "pad_token_id": tokens - 1,
             },
         )
-    except KeyError as error:
-        raise ValueError(f"this is no checkpoint of an open_clip model: it lacks {error.args[0]}") from None
     vision = renamed(
         split_attention(seen),
         _TOWER

@@ -9,23 +9,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Fit = Literal["crop", "pad"]
+Fit = Literal["crop", "pad", "stretch"]
 
 
 def square(images: Tensor, size: int, fit: Fit = "crop") -> Tensor:
     """(M, 3, H, W) in [0, 1] → (M, 3, size, size), bicubic with antialiasing.
 
     crop: the shorter side becomes `size`, and the middle is kept, as CLIP and ImageReward have it. pad: the longer side
-    becomes `size`, and what lacks is black on both sides, as HPS has it.
+    becomes `size`, and what lacks is black on both sides, as HPS has it. stretch: both sides become `size`, as SigLIP
+    has it.
     """
     height, width = images.shape[-2:]
     if (height, width) == (size, size):
         return images
-    scale = size / (min if fit == "crop" else max)(height, width)
-    limit = max if fit == "crop" else min
-    resized = limit(size, round(height * scale)), limit(size, round(width * scale))
+    resized = size, size
+    if fit != "stretch":
+        scale = size / (min if fit == "crop" else max)(height, width)
+        limit = max if fit == "crop" else min
+        resized = limit(size, round(height * scale)), limit(size, round(width * scale))
     images = _along_height(images, max(1, resized[0]))
     images = _along_height(images.mT, max(1, resized[1])).mT.clamp(0.0, 1.0)  # bicubic overshoots
+    if fit == "stretch":
+        return images
     if fit == "crop":
         top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
         return images[..., top : top + size, left : left + size]

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from rewardsds.foreign import load_strictly, split_off
-from rewardsds.rewards.image_reward import LENGTH, MEAN, STD, ImageReward, ImageRewardNetwork
+from rewardsds.foreign import load_strictly, reading, shape_of, split_off
+from rewardsds.rewards.image_reward import LENGTH, MEAN, STD, ImageReward, ImageRewardNetwork, TowersFile
 from rewardsds.rewards.original import UNUSED, image_reward_network
+from rewardsds.rewards.stored import Count
 
 VIEWS = 4
 FEATURES = 1
@@ -22,12 +23,20 @@ FUSION_STD = 5.0
 FUSION_HEADS = 12
 
 
+class Reward3DFile(TowersFile):
+    """The `config.json` that `Reward3D.save_pretrained` writes. scorer: see `Scorer`; None: the fusion."""
+
+    scorer: tuple[Count, Count, Count, Count] | None
+
+
 class Scorer(nn.Module):
     """Three linear layers on the concatenated features of four views, without activations."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         """widths: input and outputs of the layers; published 512, 256, 64, 1."""
         super().__init__()
+        if widths[-1] != 1:
+            raise ValueError(f"the scorer's last layer gives {widths[-1]} numbers, and a score is one")
         self.fc1, self.fc2, self.fc3 = (nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -55,6 +64,12 @@ class Reward3DNetwork(nn.Module):
 
     def __init__(self, views: ImageRewardNetwork, head: Scorer | CrossViewFusion) -> None:
         super().__init__()
+        if isinstance(head, Scorer):
+            given = views.widths[FEATURES] if len(views.widths) > FEATURES else 0
+            if head.fc1.in_features != VIEWS * given:
+                raise ValueError(
+                    f"the scorer takes {head.fc1.in_features} features, and {VIEWS} views have {VIEWS * given}"
+                )
         self.views = views
         self.head = head
 
@@ -93,6 +108,7 @@ class Reward3D(ImageReward):
     needs_views_together: ClassVar[bool] = True
     network: Reward3DNetwork  # pyright: ignore[reportIncompatibleVariableOverride]
     network_class = Reward3DNetwork
+    file_class = Reward3DFile
 
     def __init__(self, network: Reward3DNetwork, tokenizer: Any, length: int = LENGTH) -> None:
         std = FUSION_STD if isinstance(network.head, CrossViewFusion) else STD
@@ -139,9 +155,9 @@ def reward3d_network(state: Mapping[str, Tensor]) -> Reward3DNetwork:
     )
     head: Scorer | CrossViewFusion
     if scorer and not fusion:
-        first = scorer.get("fc1.weight", torch.empty(0, 0))
-        layers = [scorer[f"fc{i}.weight"].shape[0] for i in (1, 2, 3) if f"fc{i}.weight" in scorer]
-        head = Scorer([first.shape[1], *layers, *[1] * (3 - len(layers))])
+        with reading("Reward3D's scorer"):
+            first, *others = (shape_of(scorer, f"fc{i}.weight", 2) for i in (1, 2, 3))
+            head = Scorer([first[1], first[0], *(outputs for outputs, _ in others)])
         load_strictly(head, scorer, "Reward3D's scorer")
     elif fusion and not scorer:
         head = _fusion(views)
@@ -151,4 +167,5 @@ def reward3d_network(state: Mapping[str, Tensor]) -> Reward3DNetwork:
             "this is no checkpoint of Reward3D: besides ImageReward's weights it holds "
             f"{'both' if scorer else 'neither'} Scorer and cross_view_adapter"
         )
-    return Reward3DNetwork(views, head).eval()
+    with reading("Reward3D"):
+        return Reward3DNetwork(views, head).eval()
