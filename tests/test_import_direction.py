@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "foreign": {"catalogue"},
     "catalogue": set(),
     "hub": {"catalogue"},
-    "pretrained": {"catalogue", "hub"},
+    "pretrained": {"catalogue", "hub", "foreign"},
     "scenes": set(),
     "priors": {"catalogue", "pretrained", "foreign", "memory"},
     "rewards": {"catalogue", "hub", "pretrained", "foreign", "memory"},

@@ -326,8 +326,10 @@ def test_a_malformed_address_is_told_at_once(address: str, monkeypatch: pytest.M
 def test_a_grader_without_a_model_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     for given in ("grader:", "0.5 * grader: ", "min(grader:, grader:m)"):
-        with pytest.raises(ValueError, match="the grader has no model: name one, for example grader:"):
+        with pytest.raises(ValueError, match="names no model after 'grader:'"):
             load_reward(given)
+    with pytest.raises(RewardError, match="the grader has no model: name one, for example grader:"):
+        GraderReward(" ")
 
 
 def test_an_address_without_v1_is_told_in_the_endpoints_words(endpoint: Endpoint, url: str):
