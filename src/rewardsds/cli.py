@@ -25,6 +25,7 @@ from rewardsds.errors import (
     describe_os_error,
     describe_validation,
     settings_of_file,
+    terminable,
     warnings_in_a_line,
 )
 from rewardsds.evaluation.prompt_sets import read_prompts
@@ -504,7 +505,7 @@ def _export(argv: list[str]) -> int:
     from rewardsds.tasks.export import default_target, export
 
     written = [made.out or default_target(made.run, made.to)] if made.run.is_dir() else []
-    with _writing(*written):
+    with terminable(), _writing(*written):
         files = export(
             made.run,
             made.to,

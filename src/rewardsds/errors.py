@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -65,6 +67,26 @@ class Interrupted(RewardsdsError):
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """The end of the program that SIGTERM asks for, or a terminal that is closed, as `Interrupted`, so that what was
+    begun is tidied up; in the main thread only, where handlers can be set."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise Interrupted("stopped", number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def some_of(names: Sequence[str], most: int = 3) -> str:

@@ -1,4 +1,5 @@
 import weakref
+from pathlib import Path
 
 import av
 import numpy as np
@@ -190,3 +191,39 @@ def test_gif_has_the_colours_and_the_time(tmp_path):
 def test_gif_needs_a_frame(tmp_path):
     with pytest.raises(ValueError, match="at least one frame"):
         write_gif(torch.zeros(0, 3, 8, 8), tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize("size", [64, 720])
+def test_a_video_says_what_its_colours_mean(tmp_path: Path, size: int) -> None:
+    """Players guess by the size where it is not said: BT.601 of small ones, BT.709 of large ones."""
+    bars = torch.tensor([[0.9, 0.05, 0.1], [0.05, 0.7, 0.1], [0.1, 0.2, 0.8], [0.8, 0.8, 0.05]])
+    picture = bars.T[:, None, :].repeat_interleave(size // 4, dim=2).expand(3, size, size)
+    write_video([picture] * 3, tmp_path / "bars.mp4")
+    with av.open(str(tmp_path / "bars.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        said = (context.colorspace, context.color_primaries, context.color_trc, context.color_range)
+        assert said == (1, 1, 1, 1)  # BT.709 three times, and the range of television
+        frame = next(container.decode(video=0))
+        planes = frame.reformat(format="yuv444p").to_ndarray()[:, size // 2].astype(float)  # 3, size
+    # by hand, with the weights of BT.709
+    y, cb, cr = (
+        (planes[plane] - offset) / span
+        for plane, offset, span in ((0, 16, 219), (1, 128, 224), (2, 128, 224))
+    )
+    red, blue = y + 1.5748 * cr, y + 1.8556 * cb
+    shown = np.stack([red, (y - 0.2126 * red - 0.0722 * blue) / 0.7152, blue], -1)
+    middles = shown[[size // 8 + bar * size // 4 for bar in range(4)]]
+    np.testing.assert_allclose(middles, bars.numpy(), atol=0.03)
+
+
+@pytest.mark.parametrize("fps", [24, 50, 60, 120])
+def test_an_animation_takes_as_long_as_it_should_and_no_frame_is_too_short(tmp_path: Path, fps: int) -> None:
+    frames = [torch.full((3, 8, 8), index / (2 * fps)) for index in range(2 * fps)]
+    write_gif(frames, tmp_path / "turn.gif", fps)
+    with Image.open(tmp_path / "turn.gif") as animation:
+        lengths = []
+        for index in range(animation.n_frames):
+            animation.seek(index)
+            lengths.append(animation.info["duration"])
+    assert min(lengths) >= 20  # milliseconds: shorter ones are slowed down by browsers
+    assert sum(lengths) == pytest.approx(2000, abs=20)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +261,58 @@ def test_nothing_is_left_of_a_failed_export(finished, tmp_path, capsys):
     )
     assert "level" in said
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_finished_run_without_its_checkpoints_is_not_sent_to_resume(finished, tmp_path, capsys):
+    emptied = tmp_path / "emptied"
+    shutil.copytree(finished, emptied)
+    for file in (emptied / "checkpoints").iterdir():
+        file.unlink()
+    said = refused(capsys, emptied, "--to", "png", "--out", tmp_path / "o.png")
+    assert "rewardsds resume" not in said
+    assert f"--config {emptied / 'settings.yaml'}" in said
+    assert f"--init {emptied / 'object.ply'}" in said
+
+
+@pytest.mark.parametrize(
+    "to, options, told",
+    [
+        ("png", ["--size", "33", "--fps", "12"], "not used for png: --fps"),
+        ("gif", ["--views", "3", "--size", "16", "--seconds", "0.1"], "not used for gif: --views"),
+        ("ply", ["--size", "64", "--mesh.faces", "100"], "not used for ply: --size, --mesh.faces"),
+        ("glb", ["--elevation", "3", *FAST_MESH], "not used for glb: --elevation"),
+    ],
+)
+def test_options_without_effect_are_told(to, options, told, finished, tmp_path, capsys):
+    out = tmp_path / f"o.{to}"
+    capsys.readouterr()
+    assert main(["export", str(finished), "--to", to, "--out", str(out), *options]) == 0
+    assert told in capsys.readouterr().err.splitlines()[0]
+    assert out.is_file()
+
+
+def test_pictures_of_a_video_are_even_and_animations_not_endless(finished, tmp_path, capsys):
+    said = refused(capsys, finished, "--to", "mp4", "--out", tmp_path / "o.mp4", "--size", "33")
+    assert "size is 33: the pictures of an mp4 have an even number" in said
+    said = refused(capsys, finished, "--to", "gif", "--out", tmp_path / "o.gif", "--size", "4096")
+    assert "72 pictures of 4096 × 4096 pixels are too much for a gif" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_nothing_is_left_of_an_export_that_is_ended(number, finished, tmp_path):
+    places = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-m", "rewardsds", "export", str(finished), "--to", "mp4", "--seconds", "600"]
+    running = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out" / "o.mp4")], env=places, stderr=subprocess.PIPE, text=True
+    )
+    while not any((tmp_path / "out").iterdir()):
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(number)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 128 + number
+    assert said.splitlines()[-1] == "rewardsds: error: stopped"
+    assert not any((tmp_path / "out").iterdir())
+    assert not list((tmp_path / "tmp").glob("rewardsds*"))

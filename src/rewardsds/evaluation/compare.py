@@ -17,7 +17,6 @@ import json
 import math
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,7 +30,14 @@ from rich.console import Console
 from torch import Tensor
 
 from rewardsds.distillation.step import ask
-from rewardsds.errors import Interrupted, RewardsdsError, RunFolderError, SettingsError, settings_of_file
+from rewardsds.errors import (
+    Interrupted,
+    RewardsdsError,
+    RunFolderError,
+    SettingsError,
+    settings_of_file,
+    terminable,
+)
 from rewardsds.evaluation import execute
 from rewardsds.evaluation.costs import Cost, measure
 from rewardsds.evaluation.metrics import (
@@ -663,7 +669,7 @@ def _make(comparison: Comparison, workers: int, ray: str | None, gpus: float) ->
         outcomes = execute.in_processes(left, root, min(workers, len(left)))
     else:
         outcomes = execute.here(left, root)
-    with _terminable():
+    with terminable():
         try:
             return comparison.make(outcomes, len(left))
         except (KeyboardInterrupt, Interrupted) as stopped:
@@ -672,23 +678,6 @@ def _make(comparison: Comparison, workers: int, ray: str | None, gpus: float) ->
             raise Interrupted(
                 f"stopped with {made} of {len(comparison.units)} runs made; the same command goes on", number
             ) from None
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM as an exception, so that workers are told; in the main thread only, where handlers can be set."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        raise Interrupted("stopped", number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _write_all(comparison: Comparison, figures: Figures) -> list[Path]:

@@ -11,6 +11,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import torch
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from rewardsds.scenes.files import atomic_path
 
 RenderImages = Callable[[Cameras, int], Tensor]
 """Renders cameras (1, V) to images (1, V, 3, size, size) in [0, 1]: a scene's `render_images`."""
+GIF_FASTEST = 50  # frames a second
 AT_ONCE = 8 * 256**2  # pixels of views that are rendered together, where pictures are wanted one by one
 
 
@@ -92,7 +94,7 @@ def write_turntable(
 
 
 def write_video(images: Iterable[Tensor], path: str | os.PathLike[str], fps: int = 24) -> None:
-    """Write frames, each (3, H, W) in [0, 1], as MP4, H.264 where FFmpeg has it and else MPEG-4, yuv420p.
+    """Write frames, each (3, H, W) in [0, 1], as MP4, H.264 where FFmpeg has it and else MPEG-4, yuv420p of BT.709.
 
     They are taken one by one, so that those of a long video need not be there together.
     """
@@ -108,6 +110,9 @@ def write_video(images: Iterable[Tensor], path: str | os.PathLike[str], fps: int
         stream = container.add_stream(codec, rate=Fraction(fps))
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        # said, since players guess otherwise, and guess by the size
+        stream.color_primaries, stream.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        stream.colorspace, stream.color_range = Colorspace.ITU709, ColorRange.MPEG
         if codec == "libx264":
             # one thread, so that the same frames always give the same bytes
             stream.options = {"crf": "18", "preset": "medium", "threads": "1"}
@@ -115,14 +120,26 @@ def write_video(images: Iterable[Tensor], path: str | os.PathLike[str], fps: int
             stream.bit_rate = 8 * width * height * fps // 10
         for image in itertools.chain([first], frames):
             frame = av.VideoFrame.from_ndarray(to_bytes(image), format="rgb24")
+            frame = frame.reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
 
 def write_gif(images: Iterable[Tensor], path: str | os.PathLike[str], fps: int = 24) -> None:
     """Write frames, each (3, H, W) in [0, 1], as an animation that repeats; a GIF counts time in hundredths of a
-    second."""
-    frames = [Image.fromarray(to_bytes(image)) for image in images]
+    second.
+
+    Browsers slow down what is shorter than two of them: of more than 50 frames a second as many are left out.
+    """
+    every = max(1.0, fps / GIF_FASTEST)
+    kept = (
+        image
+        for index, image in enumerate(images)
+        if int(index / every) != int((index - 1) / every) or not index
+    )
+    frames = [Image.fromarray(to_bytes(image)) for image in kept]
     if not frames:
         raise ValueError("an animation needs at least one frame, got none")
     # one palette for all frames, so that colours do not flicker
@@ -131,7 +148,7 @@ def write_gif(images: Iterable[Tensor], path: str | os.PathLike[str], fps: int =
     palette = sample.quantize(255, method=Image.Quantize.MEDIANCUT)
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for frame in frames]
     # rounded ends, not rounded lengths: a long turn takes as long as it should
-    ends = [round(100 * (index + 1) / fps) for index in range(len(frames))]
+    ends = [round(100 * (index + 1) * every / fps) for index in range(len(frames))]
     lengths = [10 * max(1, end - start) for start, end in zip([0, *ends], ends)]
     with atomic_path(path) as temporary:
         indexed[0].save(

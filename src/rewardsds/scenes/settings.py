@@ -156,7 +156,10 @@ class TurntableSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     size: int = Field(
-        default=512, ge=16, le=4096, multiple_of=2, description="Width and height of a picture, pixels."
+        default=512,
+        ge=16,
+        le=4096,
+        description="Width and height of a picture, pixels (mp4: an even number).",
     )
     seconds: float = Field(default=3.0, gt=0, le=600, description="Length of a turn (mp4, gif).")
     fps: int = Field(default=24, ge=1, le=120, description="Pictures a second (mp4, gif).")

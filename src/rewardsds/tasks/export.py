@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from rewardsds.scenes.object3d import Object3D
 from rewardsds.scenes.settings import ExportFormat, TurntableSettings
 from rewardsds.tasks.objects import load_objects, read_run
 
+GIF_PIXELS = 5e8  # all frames are there at once: more would take gigabytes
 PICTURES: tuple[ExportFormat, ...] = ("mp4", "gif", "png")
 VISIBLE = 1 / 255  # alpha below which a picture shows nothing
 
@@ -61,15 +63,46 @@ def export(
     for file in written:
         if file.exists() and not force:
             raise SettingsError(f"{file} exists: replace it with --force, or give another name with --out")
+    turntable, mesh = turntable or TurntableSettings(), mesh or MeshExportSettings()
+    if to == "mp4" and turntable.size % 2:
+        raise SettingsError(f"size is {turntable.size}: the pictures of an mp4 have an even number of pixels")
+    if to == "gif" and turntable.frames * turntable.size**2 > GIF_PIXELS:
+        raise SettingsError(
+            f"{turntable.frames} pictures of {turntable.size} × {turntable.size} pixels are too much for a gif: lower "
+            "size, seconds or fps, or export an mp4"
+        )
     objects = load_objects(run, console or Console(stderr=True, highlight=False), device)
     for one in objects:
         check_visible(one)
+    say_unused(to, turntable, mesh, settings.backbone == "mesh")
     for target, one in zip(targets, objects, strict=True):
         if to in PICTURES:
-            write_pictures(one, to, target, turntable or TurntableSettings())
+            write_pictures(one, to, target, turntable)
         else:
-            write_object(one, to, target, mesh or MeshExportSettings(), settings.prompt)
+            write_object(one, to, target, mesh, settings.prompt)
     return targets
+
+
+def say_unused(
+    to: ExportFormat, turntable: TurntableSettings, mesh: MeshExportSettings, is_mesh: bool
+) -> None:
+    """Warns of options that were given and change nothing of what is written."""
+    look = set(TurntableSettings.model_fields)
+    if to in PICTURES:
+        look = {"seconds", "fps"} if to == "png" else {"views"}
+    extraction = (
+        set() if to in ("glb", "obj", "html") and not is_mesh else set(MeshExportSettings.model_fields)
+    )
+    given = [f"--{name.replace('_', '-')}" for name in _changed(turntable) if name in look]
+    given += [f"--mesh.{name.replace('_', '-')}" for name in _changed(mesh) if name in extraction]
+    if given:
+        of = "a run whose object is a mesh already" if is_mesh and to not in PICTURES else to
+        warnings.warn(f"not used for {of}: {', '.join(given)}", stacklevel=3)
+
+
+def _changed(settings: TurntableSettings | MeshExportSettings) -> list[str]:
+    default = type(settings)()
+    return [name for name in type(settings).model_fields if getattr(settings, name) != getattr(default, name)]
 
 
 def check_visible(one: Object3D) -> None:

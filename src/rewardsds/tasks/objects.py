@@ -132,6 +132,13 @@ def load_objects(run: Path, console: Console, device: str | None = None) -> list
     """
     folder, settings = RunFolder(run), read_run(run, device)
     found = find_checkpoint(folder, console)
+    if found is None and folder.is_finished:
+        ply = run / "object.ply"
+        raise CheckpointError(
+            f"{run} is finished, and its checkpoints were removed: make it again with `rewardsds 3d --config "
+            f"{run / 'settings.yaml'} --out …`"
+            + (f", or start from what it left with --init {ply}" * ply.is_file())
+        )
     if found is None:
         raise CheckpointError(
             f"{run} has no checkpoint yet: let it make some steps with `rewardsds resume {run}`"

@@ -85,3 +85,36 @@ def test_a_broken_object_is_told(tmp_path: Path):
     page = browser(["--dump-dom", (tmp_path / "a.html").as_uri()], tmp_path)
     assert 'data-state="failed"' in page
     assert "the object cannot be shown" in page
+
+
+def box() -> TexturedMesh:
+    """A cube of which what is seen from home is orange, and what is behind it blue."""
+    ends = (-0.5, 0.5)
+    corners = torch.tensor([[x, y, z] for x in ends for y in ends for z in ends])
+    sides = [(4, 6, 7, 5), (2, 3, 7, 6), (1, 5, 7, 3), (0, 1, 3, 2), (0, 4, 5, 1), (0, 2, 6, 4)]
+    vertices = corners[torch.tensor(sides)].flatten(0, 1)
+    faces = torch.tensor(
+        [[4 * s + a, 4 * s + b, 4 * s + c] for s in range(6) for a, b, c in ((0, 1, 2), (0, 2, 3))]
+    )
+    uvs = torch.cat([torch.full((12, 2), 0.25), torch.full((12, 2), 0.75)])
+    return TexturedMesh(vertices, faces, uvs, board().texture)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "script",
+    [
+        # as near as it goes: still before the object, not in it
+        'canvas.dispatchEvent(new WheelEvent("wheel", { deltaY: -9000 }))',
+        # the browser takes the memory away, as of pages that are not looked at, and gives it back
+        'const lost = canvas.getContext("webgl2").getExtension("WEBGL_lose_context"); lost.loseContext(); '
+        "setTimeout(() => lost.restoreContext(), 500)",
+    ],
+    ids=["near", "lost and given back"],
+)
+def test_the_object_stays_in_sight(script: str, tmp_path: Path):
+    write_html(box(), tmp_path / "a.html", TITLE)
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    later = f'<script>setTimeout(() => {{ const canvas = document.querySelector("canvas"); {script} }}, 1500)</script>'
+    (tmp_path / "b.html").write_text(page.replace("</body>", f"{later}</body>"), encoding="utf-8")
+    assert near(shown(tmp_path / "b.html", tmp_path).getpixel((200, 150)), (200, 120, 40))
