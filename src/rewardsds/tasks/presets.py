@@ -166,6 +166,7 @@ DREAMGAUSSIAN: dict[str, Any] = {
         "prune_opacity": 0.01,
         "prune_scale": 0.05,
         "opacity_reset_every": 700,
+        "opacity_reset": 0.01,
         "opacity_entropy_weight": 0.0,
         "anisotropy_weight": 0.0,
     },

@@ -17,7 +17,7 @@ from rewardsds.scenes.gaussians.density import PARAMETERS, limited, split_offset
 from rewardsds.scenes.gaussians.ply import read_ply
 from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.gaussians.settings import GaussianSettings
-from rewardsds.scenes.gaussians.strategies import MINIMUM_GAUSSIANS, densify, prune
+from rewardsds.scenes.gaussians.strategies import MINIMUM_GAUSSIANS, densify, prune, useful
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
 # --- start --------------------------------------------------------------------------------------------------
@@ -254,14 +254,30 @@ def test_pruning_leaves_something_to_optimise():
 
 
 def test_opacity_reset():
-    scene = make(opacity_reset_every=2, initial_opacity=0.1, opacities_learning_rate=0.5)
+    """As 3DGS and DreamGaussian: while Gaussians are added, and with steps after it in which they come back."""
+    scene = make(opacity_reset_every=2, opacity_reset=0.01, densify_start=1, densify_stop=4)
     optimizer = torch.optim.Adam(scene.parameter_groups())
     g = generator()
-    step(scene, optimizer, g, 0)
-    assert scene.gaussians().opacities.max() > 0.11
-    step(scene, optimizer, g, 1)
-    assert scene.gaussians().opacities.max() <= 0.1 + 1e-6
+    for number in range(2):
+        step(scene, optimizer, g, number)
+        assert scene.gaussians().opacities.max() > 0.099  # a run of two steps would end like this
+    scene.before_step(2, optimizer)
+    assert scene.gaussians().opacities.max() <= 0.01 + 1e-6
     assert (moments(scene, optimizer, "opacity_logits") == 0).all()
+    with torch.no_grad():
+        scene.opacity_logits.fill_(0.0)
+    scene.before_step(4, optimizer)  # none is added any more
+    assert (scene.opacity_logits == 0).all()
+
+
+def test_a_reset_leaves_what_pruning_keeps() -> None:
+    assert GaussianSettings(prune_opacity=0.005).resolved_opacity_reset == 0.01
+    assert GaussianSettings().resolved_opacity_reset == 0.04
+    scene = make(opacity_reset_every=1)
+    scene.before_step(100, torch.optim.Adam(scene.parameter_groups()))
+    assert useful(scene).all()
+    with pytest.raises(ValueError, match="initial_opacity"):
+        GaussianSettings(initial_opacity=0.003)
 
 
 def test_schedule_of_densification_and_pruning():

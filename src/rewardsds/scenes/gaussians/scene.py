@@ -270,6 +270,7 @@ class GaussianScene(Object3D):
         for group in optimizer.param_groups:
             if group.get("name") == "means":
                 group["lr"] = rate
+        self.strategy.before_step(self, step, optimizer)
         self._renders.clear()
 
     def after_step(
