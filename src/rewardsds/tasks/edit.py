@@ -15,7 +15,14 @@ from rewardsds.runs.loop import Job
 from rewardsds.scenes.export import save_png
 from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
 from rewardsds.scenes.pictures import read_picture
-from rewardsds.tasks.parts import make_guidance, make_prior, make_reward, reward_notes, with_reward_gradient
+from rewardsds.tasks.parts import (
+    anneal_notes,
+    make_guidance,
+    make_prior,
+    make_reward,
+    reward_notes,
+    with_reward_gradient,
+)
 from rewardsds.tasks.prompts import known_prompt
 from rewardsds.tasks.settings import EditSettings
 
@@ -78,5 +85,5 @@ def build(settings: EditSettings) -> Job:
         seeds=[settings.seed],
         preview=after,
         export=export,
-        notes=(*target.notes, *source.notes, *notes, *reward_notes(settings)),
+        notes=(*target.notes, *source.notes, *notes, *reward_notes(settings), *anneal_notes(settings)),
     )

@@ -84,7 +84,7 @@ def load_parts(
     reward = None if reward is None else look(reward)
     loss = make_loss(settings, own, reward)
     prior = seen_by(own)
-    notes = [*loss_notes(settings, own), *reward_notes(settings)]
+    notes = [*loss_notes(settings, own), *reward_notes(settings), *anneal_notes(settings)]
     return Parts(prior, reward, prompts, make_guidance(settings, prior, reward, loss), notes)
 
 
@@ -146,6 +146,17 @@ def loss_notes(settings: GenerationSettings, prior: Prior) -> list[str]:
                 "give --nfsd.bad-quality in words that it knows"
             ]
     return []
+
+
+def anneal_notes(settings: DistillationSettings) -> list[str]:
+    """Whether the range of timesteps is still on its way when the run ends."""
+    length, steps = settings.t_anneal_steps or 0, settings.steps
+    if length <= steps or settings.t_range_start == settings.t_range_end:
+        return []
+    return [
+        f"the timesteps need {length} steps to t_range_end, and the run has {steps}: they stop on the way; "
+        "give --t-anneal-steps, or None for the whole run"
+    ]
 
 
 def reward_notes(settings: DistillationSettings) -> list[str]:

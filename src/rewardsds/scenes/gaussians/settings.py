@@ -30,7 +30,10 @@ class GaussianSettings(BaseModel):
         default=0.6, gt=0, description="their standard deviation, as a multiple of their mean spacing"
     )
     initial_opacity: float = Field(
-        default=0.1, ge=VISIBLE_OPACITY, lt=1, description="their opacity, at least 1/255: fainter ones are not seen"
+        default=0.1,
+        ge=VISIBLE_OPACITY,
+        lt=1,
+        description="their opacity, at least 1/255: fainter ones are not seen",
     )
     initial_colour_spread: float = Field(
         default=0.1, ge=0, description="standard deviation of their colours (logits) around mid-grey"

@@ -1,7 +1,7 @@
 """How the number of Gaussians changes while they are optimised: 3DGS's rules, or MCMC's.
 
-A strategy is told before and after every step of the optimiser. It replaces the scene's parameters; the optimiser's groups and
-moments follow (see `density.py`). All draws come from the CPU generator that is passed in.
+A strategy is told before and after every step of the optimiser. It replaces the scene's parameters; the optimiser's
+groups and moments follow (see `density.py`). All draws come from the CPU generator that is passed in.
 """
 
 from __future__ import annotations
