@@ -12,7 +12,6 @@ from rewardsds.scenes.export import turntable_cameras
 from rewardsds.scenes.object3d import Object3D
 from rewardsds.toybox.view_judge import ViewJudge
 
-
 VISIBLE_ALPHA = 0.5  # what no pixel covers more is no object
 
 

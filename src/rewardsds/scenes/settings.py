@@ -147,6 +147,13 @@ class CameraSettings(BaseModel):
     def resolution_at(self, step: int) -> int:
         return self.resolution[min(bisect_right(self.milestones, step), len(self.resolution) - 1)]
 
+    def pixel_weight(self, step: int) -> float:
+        """What a pixel counts in a sum over pixels, as a share of one at first: smaller where there are more of them.
+
+        The distillation loss is over latents, of one size whatever the pictures': what is added to it keeps its size.
+        """
+        return (self.resolution[0] / self.resolution_at(step)) ** 2
+
 
 class BackgroundSettings(BaseModel):
     """What is behind an object, where its scene has no background of its own."""

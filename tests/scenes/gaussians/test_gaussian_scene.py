@@ -149,6 +149,19 @@ def test_means_learning_rate_falls_exponentially():
     assert rates[-1]["colour_logits"] == scene.settings.colours_learning_rate
 
 
+def test_entropy_does_not_grow_with_the_pictures() -> None:
+    camera = CameraSettings(resolution=(32, 128), milestones=(5,))
+    settings = GaussianSettings(initial_gaussians=200, initial_opacity=0.5, anisotropy_weight=0)
+    scene = GaussianScene([generator()], settings, camera=camera)
+    found = []
+    for number in (4, 5):
+        scene.before_step(number, torch.optim.Adam(scene.parameter_groups()))
+        term = scene.regularisation(scene.render(scene.sample_cameras([generator()], number)))
+        assert term is not None
+        found.append(term.item())
+    assert found[1] == pytest.approx(found[0], rel=0.25)  # less blur at the edges, not 16 times as much
+
+
 def test_regularisation_by_hand():
     scene = make(opacity_entropy_weight=2.0, anisotropy_weight=0.5)
     with torch.no_grad():

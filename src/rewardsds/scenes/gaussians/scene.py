@@ -251,7 +251,7 @@ class GaussianScene(Object3D):
         if s.opacity_entropy_weight and rendering.alpha is not None:
             alpha = rendering.alpha.clamp(1e-4, 1 - 1e-4)
             entropy = -(alpha * alpha.log() + (1 - alpha) * (1 - alpha).log())
-            terms.append(s.opacity_entropy_weight * entropy.sum())
+            terms.append(self.camera.pixel_weight(self.step) * s.opacity_entropy_weight * entropy.sum())
         if s.anisotropy_weight:
             terms.append(s.anisotropy_weight * self.log_scales.var(dim=-1, unbiased=False).sum())
         if s.resolved_opacity_weight:

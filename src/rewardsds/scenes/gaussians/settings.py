@@ -136,7 +136,8 @@ class GaussianSettings(BaseModel):
         "or the next pruning would take what has only been reset",
     )
 
-    # Regularisation; all are sums, as the distillation loss is, so that weights do not depend on sizes
+    # Regularisation; all are sums, as the distillation loss is over latents. A sum over pixels is that at the first
+    # resolution: larger pictures from a milestone on change neither
     opacity_entropy_weight: float = Field(
         default=0.01,
         ge=0,

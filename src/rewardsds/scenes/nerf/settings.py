@@ -101,7 +101,8 @@ class NeRFSettings(BaseModel):
         description="probability that a training step has a plain colour in its place",
     )
 
-    # Regularisers; sums over pixels, as the distillation loss is a sum, so that weights do not depend on sizes
+    # Regularisers; sums over pixels, as the distillation loss is a sum over latents. Larger pictures from a milestone
+    # on change neither: pixels count as they do at the first resolution
     orientation_weight: Schedule = Field(
         default=0.0,
         description="weight of surfaces that face away from the camera (DreamFusion); needs normals",
