@@ -238,7 +238,11 @@ class GaussianScene(Object3D):
             "colour_logits": s.colours_learning_rate,
             "harmonics": s.harmonics_learning_rate,
         }
-        return [{"params": [getattr(self, name)], "lr": rates[name], "name": name} for name in self.names]
+        common = {"betas": (0.9, s.beta2), "eps": s.epsilon}
+        return [
+            {"params": [getattr(self, name)], "lr": rates[name], "name": name, **common}
+            for name in self.names
+        ]
 
     def means_learning_rate(self, optimizer: torch.optim.Optimizer) -> float:
         """The present one."""

@@ -65,6 +65,10 @@ class GaussianSettings(BaseModel):
     opacities_learning_rate: float = Field(default=0.05, gt=0, description="opacity logits")
     scales_learning_rate: float = Field(default=0.01, gt=0, description="log scales")
     rotations_learning_rate: float = Field(default=0.01, gt=0, description="quaternions")
+    beta2: float = Field(
+        default=0.99, ge=0, lt=1, description="Adam's decay of squared gradients; 3DGS has 0.999"
+    )
+    epsilon: float = Field(default=1e-8, gt=0, lt=1, description="Adam's ε; 3DGS has 1e-15")
 
     # How their number changes
     strategy: Literal["default", "mcmc"] = Field(

@@ -147,7 +147,9 @@ class NeRFSettings(BaseModel):
             return given
         if len(numbers) == 1 and not changes:
             return given
-        raise ValueError("expected a number, or (start step, start value, end value, end step) with whole steps")
+        raise ValueError(
+            "expected a number, or (start step, start value, end value, end step) with whole steps"
+        )
 
     @model_validator(mode="after")
     def _check(self) -> NeRFSettings:
