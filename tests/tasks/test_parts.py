@@ -42,6 +42,14 @@ def test_schedules_that_do_not_fit_the_run_are_told() -> None:
     assert "give 2 of either" in note
 
 
+@pytest.mark.parametrize("steps, told", [(30, False), (60, False), (130, True), (400, True), (600, False)])
+def test_opacities_that_cannot_come_back_are_told(steps: int, told: bool) -> None:
+    resets = {"opacity_reset_every": 30}
+    settings = TextTo3DSettings(prompt="a red cube", steps=steps, gaussians=resets)  # pyright: ignore
+    assert ["the result will be faint" in note for note in schedule_notes(settings)] == [True] * told
+    assert schedule_notes(settings.model_copy(update={"backbone": "nerf"})) == []
+
+
 def test_eight_views_are_two_sets_from_all_sides_to_a_prior_of_four() -> None:
     """Views that attend to each other are those of one run of four: each of them surrounds the object."""
     camera = {"views": 8, "resolution": [8]}

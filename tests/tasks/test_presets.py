@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -209,13 +210,15 @@ def test_dreamgaussian_clones_every_gaussian_at_first() -> None:
 
 @pytest.mark.parametrize("name", ["paper", "dreamgaussian"])
 def test_what_the_toybox_does_not_know_of_a_presets_negative_prompt_is_left_out_in_silence(
-    name: PresetName,
+    name: PresetName, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An own one is left out too, and that is told."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     prior = load_prior("toybox", "cpu")
     settings = TextTo3DSettings(prompt="a red cube", **preset(name, TextTo3DSettings))
     assert known_negative(settings, prior) == ""
     assert negative_notes(settings, prior) == []
+    assert not caplog.records  # of a text too long, which is not read as one
     own = settings.model_copy(update={"negative_prompt": "a blue car, blurry"})
     assert known_negative(own, prior) == "a blue car"
     [note] = negative_notes(own, prior)

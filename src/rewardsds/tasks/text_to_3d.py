@@ -21,6 +21,7 @@ from rewardsds.tasks.objects import as_scene, begin_from, make_objects
 from rewardsds.tasks.parts import load_parts
 from rewardsds.tasks.settings import TextTo3DSettings
 
+STEPS_TO_COME_BACK = 100  # of opacities, after a reset
 PREVIEW_SIZE = 128  # pixels of each of a preview's four views
 
 
@@ -85,19 +86,25 @@ def look(reward: Reward, settings: TextTo3DSettings) -> Reward:
 
 
 def schedule_notes(settings: TextTo3DSettings) -> list[str]:
-    """Which of the camera's milestones do nothing in this run."""
-    camera = settings.camera
+    """Milestones that do nothing in this run, and opacities that are reset too near its end."""
+    camera, notes = settings.camera, []
     beyond = [step for step in camera.milestones if step >= settings.steps]
     if beyond:
-        return [
+        notes.append(
             f"camera.milestones {' '.join(map(str, beyond))} are never reached: the run has {settings.steps} steps"
-        ]
-    if camera.milestones and len(camera.groups) == len(camera.resolution) == 1:
-        return [
+        )
+    elif camera.milestones and len(camera.groups) == len(camera.resolution) == 1:
+        notes.append(
             f"camera.milestones {' '.join(map(str, camera.milestones))} change nothing, as camera.groups and "
             f"camera.resolution have one value each: give {len(camera.milestones) + 1} of either"
-        ]
-    return []
+        )
+    resets = settings.gaussians.opacity_resets(settings.steps) if settings.backbone == "gaussians" else []
+    if resets and settings.steps - resets[-1] < STEPS_TO_COME_BACK:
+        notes.append(
+            f"gaussians.opacity_reset_every {settings.gaussians.opacity_reset_every} resets opacities after step "
+            f"{resets[-1]} of {settings.steps}, and the result will be faint: give a lower --gaussians.densify-stop"
+        )
+    return notes
 
 
 def unknown_views(prior: Prior) -> list[str]:

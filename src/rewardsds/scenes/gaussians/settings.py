@@ -179,6 +179,14 @@ class GaussianSettings(BaseModel):
             return self.sh_degree
         return min(self.sh_degree, step // self.sh_degree_every)
 
+    def opacity_resets(self, steps: int) -> list[int]:
+        """Before which steps, of so many, opacities are reset."""
+        every = self.opacity_reset_every
+        if not every or self.strategy != "default":
+            return []
+        first = -(-max(self.densify_start, 1) // every) * every
+        return list(range(first, min(self.densify_stop, steps), every))
+
     @property
     def resolved_opacity_reset(self) -> float:
         if self.opacity_reset is not None:

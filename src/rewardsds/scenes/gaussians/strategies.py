@@ -51,9 +51,7 @@ class DefaultStrategy:
 
     def before_step(self, scene: GaussianScene, step: int, optimizer: torch.optim.Optimizer) -> None:
         """Resets opacities where it is time: before a step, so that a run never ends with one."""
-        s = scene.settings
-        due = s.opacity_reset_every and step and step % s.opacity_reset_every == 0
-        if due and s.densify_start <= step < s.densify_stop:
+        if step in scene.settings.opacity_resets(step + 1)[-1:]:
             reset_opacities(scene, optimizer)
 
     def after_step(
