@@ -336,7 +336,14 @@ def test_an_optimiser_of_other_parameters_is_refused():
 
 # --- keeping ------------------------------------------------------------------------------------------------
 
-SHORT = {"densify_start": 2, "densify_every": 2, "densify_threshold": 1.2, "prune_start": 2, "bounds": 0.65}
+SHORT = {
+    "densify_start": 2,
+    "densify_every": 2,
+    "opacity_reset_every": 3,
+    "densify_threshold": 1.2,
+    "prune_start": 2,
+    "bounds": 0.65,
+}
 
 
 def test_same_seed_same_bits():
