@@ -16,6 +16,7 @@ import argparse
 import io
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ def main() -> None:
             sheet.setdefault(method, []).append(torch.cat(list(sides), dim=-1))
         results[method] = {name: np.array([row[name] for row in rows]).reshape(shape) for name in rows[0]}
 
-    told = np.asarray(~np.isnan(results["plain"]["back as front"]).any(axis=1))
+    sides_of_all = np.stack([results[method]["back as front"] for method in methods])
+    told = np.asarray(~np.isnan(sides_of_all).any(axis=(0, 2)))
     record: dict[str, Any] = {
         "backbone": options.backbone,
         "prompts": prompts,
@@ -123,7 +125,7 @@ def main() -> None:
 
 
 SIDED = ("back as front", "fronts")
-"""Measures that only prompts have whose largest toys' sides the judge of views can tell."""
+"""Measures that only prompts have whose largest toys' sides the judge of views can tell, in all results of them."""
 
 
 def made(settings: TextTo3DSettings, folder: Path) -> Path:
@@ -148,7 +150,10 @@ def measured(
     spec = known_spec(prompt)
     consistency = reprojection_error(one)
     sided = all(group.kind in view_judge.kinds for group in spec.groups)
-    janus = measure_janus(one, view_judge) if sided else None
+    janus = None
+    if sided:
+        with suppress(ValueError):  # of an object without a front it cannot be told
+            janus = measure_janus(one, view_judge)
     result = RunFolder(folder).read_results()
 
     def mean(score: Callable[[Tensor, list], Tensor]) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from test_consistency import Ball
+from test_janus import TWO_FACED, WHOLE, around
 from torch import Tensor
 
 from rewardsds.errors import SettingsError
@@ -350,10 +351,55 @@ def test_reprojection_and_sides_of_an_object() -> None:
     assert found[0].value < 0.01
     assert (found[1].value, found[1].failed) == (None, False)
     assert "empty or transparent" in found[1].why
-    back, fronts = (load_metric(name, "cpu")([whole])[0].value for name in ("back-as-front", "fronts"))
-    assert back is not None
-    assert 0 <= back <= 1
-    assert fronts in (0, 1, 2, 3, 4)
     [unsided] = load_metric("fronts", "cpu")([Subject(pictures, "a red cube", Ball())])
     assert unsided.value is None
     assert "no front from back of: cube" in unsided.why
+
+
+class SideJudge:
+    """Says which sides it sees, whatever it is shown."""
+
+    kinds = ("dog",)
+
+    def __init__(self, sides: list[int]):
+        self.sides = around(sides)
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        assert images.shape == (24, 3, 64, 64)
+        assert 0 <= images.min() <= images.max() <= 1
+        return self.sides
+
+
+@pytest.mark.parametrize(
+    "sides, fronts, back",
+    [
+        (WHOLE, 1.0, 0.1 / 3),
+        (TWO_FACED, 2.0, 0.9),
+        ([0] * 24, 4.0, 0.9),
+        ([2] * 24, None, None),  # a lump, which would win over a whole toy by having fewer than one
+    ],
+)
+def test_fronts_are_counted_and_the_fewest_are_the_best(
+    sides: list[int], fronts: float | None, back: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rewardsds.evaluation.metrics.load_view_judge", lambda **options: SideJudge(sides))
+    subject = Subject(torch.zeros(1, 3, 8, 8), "a red dog", Ball(amplitude=0.2))
+    for name, expected in (("fronts", fronts), ("back-as-front", back)):
+        assert metric_info(name).higher_is_better is False
+        [answer] = load_metric(name, "cpu")([subject])
+        assert not answer.failed
+        if expected is None:
+            assert answer.value is None
+            assert "shows no front from anywhere" in answer.why
+        else:
+            assert answer.value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["fronts", "back-as-front"])
+def test_an_empty_object_has_no_sides(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rewardsds.evaluation.metrics.load_view_judge", lambda **options: SideJudge(WHOLE))
+    empty = Subject(torch.zeros(1, 3, 8, 8), "a red dog", Ball(alpha=0.3, amplitude=0.2))
+    broken = Subject(torch.zeros(1, 3, 8, 8), "a red dog", Ball(amplitude=float("nan")))
+    first, second = load_metric(name, "cpu")([empty, broken])
+    assert first == Answer(None, "the object is empty or transparent: it has no sides")
+    assert second == Answer(None, "the object is not finite")

@@ -17,7 +17,7 @@ from rewardsds.scenes.cameras import (
     sample_single_views,
 )
 from rewardsds.scenes.gaussians.reference import rasterization
-from rewardsds.scenes.settings import CameraSettings
+from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 from rewardsds.scenes.trajectory import read_trajectory
 
 DEGREE = math.pi / 180
@@ -231,6 +231,50 @@ def test_jitter_moves_cameras_as_far_as_it_says():
     assert 0.3 < roll.std() < 3
 
 
+def test_a_jittered_group_keeps_its_views_at_right_angles() -> None:
+    """MVDream moves the views of a group alike (random_multiview.py): what they see is one place from four sides."""
+    settings = CameraSettings(groups=(50,), position_jitter=0.3, target_jitter=0.2, up_jitter=0.1)
+    g = torch.Generator().manual_seed(2)
+    cameras = sample_cameras(settings, g, 0)
+    places = cameras.camera_to_world[..., :3, 3]
+    middle = places.mean(1, keepdim=True)
+    torch.testing.assert_close(places[..., 2], middle.expand_as(places)[..., 2], atol=1e-5, rtol=0)
+    around = places - middle
+    corner = (around * around.roll(1, 1)).sum(-1)
+    torch.testing.assert_close(corner, torch.zeros_like(corner), atol=1e-4, rtol=0)
+    assert middle[..., :2].abs().max() > 0.2  # and they are moved
+    assert middle[:, 0].std(0).min() > 0.1  # each group by itself
+    alone = sample_cameras(settings.model_copy(update={"sampling": "single"}), g, 0)
+    assert alone.camera_to_world[..., 2, 3].std(1).min() > 0
+
+
+def test_views_beyond_the_priors_are_evenly_spread_in_each_of_its_sets() -> None:
+    eight = CameraSettings(views=8, together=4)
+    azimuth, _, _ = angles(sample_cameras(eight, torch.Generator().manual_seed(1), 0))
+    turn = torch.remainder(azimuth.reshape(2, 4)[:, 1:] - azimuth.reshape(2, 4)[:, :-1], 360)
+    torch.testing.assert_close(turn, torch.full_like(turn, 90.0), atol=1e-3, rtol=0)
+    assert torch.remainder(azimuth[0, 4] - azimuth[0, 0], 360).item() == pytest.approx(45, abs=1e-3)
+    plain = sample_cameras(CameraSettings(views=8), torch.Generator().manual_seed(1), 0)
+    assert sorted(angles(plain)[0][0].tolist()) == sorted(azimuth[0].tolist())
+    for together in (1, 3, 8):  # nothing to arrange
+        same = sample_cameras(CameraSettings(views=8, together=together), torch.Generator().manual_seed(1), 0)
+        assert torch.equal(same.camera_to_world, plain.camera_to_world)
+    file = orbit(torch.arange(16) * (math.pi / 8), torch.tensor(0.0), torch.tensor(2.0), torch.tensor(0.6))
+    azimuth, _, _ = angles(sample_cameras(eight, torch.Generator().manual_seed(1), 0, file))
+    turn = torch.remainder(azimuth[0, 1:4] - azimuth[0, :3], 360)
+    torch.testing.assert_close(turn, torch.full_like(turn, 90.0), atol=1e-3, rtol=0)
+
+
+def test_mixed_elevations_are_half_of_them_even_on_the_sphere() -> None:
+    """Half have the mean 45°, half that of even points on a half sphere, π/2 − 1."""
+    g = torch.Generator().manual_seed(5)
+    settings = CameraSettings(groups=(64,), elevation=(0.0, 90.0), elevation_draw="mixed")
+    drawn = torch.cat([angles(sample_cameras(settings, g, 0))[1] for _ in range(100)])
+    assert drawn.min() >= -1e-3
+    assert (drawn - drawn[:, :1]).abs().max() < 1e-2  # one a group
+    assert drawn.mean().item() == pytest.approx(0.5 * 45 + 0.5 * (90 - 180 / math.pi), abs=1)
+
+
 def test_rays_go_through_the_pixels_that_points_fall_on():
     cameras = look_at(
         torch.tensor([[[2.0, 1.0, 1.5]]]),
@@ -301,6 +345,49 @@ def test_nerfstudio_paths_are_read(tmp_path):
     cameras = read_trajectory(file)
     torch.testing.assert_close(cameras.camera_to_world[0], pose)
     assert cameras.field_of_view.item() == pytest.approx(50 * DEGREE)
+
+
+def test_fields_of_view_are_vertical_and_a_frames_own_counts_first(tmp_path) -> None:
+    file = tmp_path / "transforms.json"
+    pose = camera(40).camera_to_world[0].tolist()
+
+    def read(common: dict, **frame: float) -> float:
+        file.write_text(json.dumps({**common, "frames": [{"transform_matrix": pose, **frame}]}))
+        return read_trajectory(file).field_of_view.item()
+
+    wide = {"w": 1600, "h": 800}
+    vertical = 2 * math.atan(math.tan(0.6) / 2)
+    assert vertical == pytest.approx(0.659, abs=5e-4)
+    assert read({"camera_angle_x": 1.2, **wide}) == pytest.approx(vertical)
+    assert read({"camera_angle_x": 1.2}) == pytest.approx(1.2)
+    assert read({"fl_x": 800 / math.tan(0.6), **wide}) == pytest.approx(vertical)
+    assert read({"fl_x": 800 / math.tan(0.6), "w": 1600}) == pytest.approx(1.2)
+    assert read({"fl_y": 9000.0, **wide}, camera_angle_x=1.2) == pytest.approx(vertical)
+    assert read({"camera_angle_y": 0.3, **wide}, fl_y=400.0) == pytest.approx(math.pi / 2)
+
+
+def test_jitter_and_a_trajectory_do_not_go_together(tmp_path) -> None:
+    with pytest.raises(ValidationError, match="target_jitter moves cameras that are drawn"):
+        CameraSettings(trajectory=tmp_path / "cameras.json", target_jitter=0.1)
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        ({"resolution": (64, 256)}, "no milestones say from which step"),
+        ({"groups": (2, 1, 1)}, r"give 2 \(--camera.milestones"),
+    ],
+)
+def test_values_and_milestones_belong_together(given: dict, told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        CameraSettings(**given)
+
+
+def test_backgrounds_are_colours() -> None:
+    with pytest.raises(ValidationError, match="between 0"):
+        BackgroundSettings(grey=(-1.0, 2.0))
+    with pytest.raises(ValidationError, match="less than or equal to 1"):
+        BackgroundSettings(tint=5.0)
 
 
 def test_groups_are_taken_evenly_from_a_trajectory():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from rewardsds.tasks.parts import reward_notes
-from rewardsds.tasks.settings import TextToImageSettings
+from rewardsds.tasks.parts import anneal_notes, reward_notes
+from rewardsds.tasks.presets import preset
+from rewardsds.tasks.settings import TextTo3DSettings, TextToImageSettings
+from rewardsds.tasks.text_to_3d import build, schedule_notes
 
 
 @pytest.mark.parametrize(
@@ -22,3 +25,37 @@ def test_who_asks_a_toybox_reward_about_other_pictures_is_told(reward: str, told
     notes = [note.split(" is the toybox's")[0] for note in reward_notes(settings)]
     assert notes == [f"the reward {name}" for name in told]
     assert reward_notes(settings.model_copy(update={"prior": "toybox"})) == []
+
+
+def test_schedules_that_do_not_fit_the_run_are_told() -> None:
+    paper = TextTo3DSettings(prompt="a red cube", **preset("paper", TextTo3DSettings))
+    assert anneal_notes(paper) == schedule_notes(paper) == []
+    short = paper.model_copy(update={"steps": 500})
+    [note] = anneal_notes(short)
+    assert "need 8000 steps to t_range_end, and the run has 500" in note
+    assert schedule_notes(short) == ["camera.milestones 5000 are never reached: the run has 500 steps"]
+    assert anneal_notes(short.model_copy(update={"t_range_start": short.t_range_end})) == []
+    assert anneal_notes(short.model_copy(update={"t_anneal_steps": None})) == []
+    idle = TextTo3DSettings(prompt="a red cube", camera={"milestones": [5]})  # pyright: ignore[reportArgumentType]
+    [note] = schedule_notes(idle)
+    assert "camera.milestones 5 change nothing" in note
+    assert "give 2 of either" in note
+
+
+@pytest.mark.parametrize("steps, told", [(30, False), (60, False), (130, True), (400, True), (600, False)])
+def test_opacities_that_cannot_come_back_are_told(steps: int, told: bool) -> None:
+    resets = {"opacity_reset_every": 30}
+    settings = TextTo3DSettings(prompt="a red cube", steps=steps, gaussians=resets)  # pyright: ignore
+    assert ["the result will be faint" in note for note in schedule_notes(settings)] == [True] * told
+    assert schedule_notes(settings.model_copy(update={"backbone": "nerf"})) == []
+
+
+def test_eight_views_are_two_sets_from_all_sides_to_a_prior_of_four() -> None:
+    """Views that attend to each other are those of one run of four: each of them surrounds the object."""
+    camera = {"views": 8, "resolution": [8]}
+    settings = TextTo3DSettings(prompt="a red cube", weighting="none", device="cpu", camera=camera)  # pyright: ignore
+    job = build(settings.resolved())
+    cameras = job.scene.sample_cameras([torch.Generator().manual_seed(0)], 0)
+    assert cameras is not None
+    places = cameras.camera_to_world[0, :, :2, 3].unflatten(0, (2, 4))
+    torch.testing.assert_close(places.mean(1), torch.zeros(2, 2), atol=1e-5, rtol=0)

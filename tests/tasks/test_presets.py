@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from rewardsds.cli import main
 from rewardsds.evaluation.plan import make_plan
-from rewardsds.runs.loop import RunResult
+from rewardsds.priors.load import load_prior
+from rewardsds.runs.loop import RunResult, make_optimizer
 from rewardsds.runs.settings import to_yaml
+from rewardsds.scenes.gaussians.scene import GaussianScene
+from rewardsds.scenes.gaussians.strategies import densify
+from rewardsds.tasks.parts import known_negative, negative_notes
 from rewardsds.tasks.presets import PRESETS, PresetName, preset
 from rewardsds.tasks.settings import DistillationSettings, EditSettings, TextTo3DSettings, TextToImageSettings
 
@@ -128,9 +134,17 @@ def test_mvdreams_values() -> None:
     )
     assert (nerf.levels, nerf.features, nerf.log2_table, nerf.base_resolution) == (16, 2, 19, 16)
     assert nerf.base_resolution * nerf.growth ** (nerf.levels - 1) == pytest.approx(4096)
-    assert (nerf.blob, nerf.blob_scale, nerf.blob_radius, nerf.samples_per_ray) == ("linear", 10, 0.5, 512)
+    assert (nerf.blob, nerf.blob_scale, nerf.blob_radius, nerf.samples_per_ray) == ("linear", 10, 0.5, 296)
     assert (nerf.grid_learning_rate, nerf.network_learning_rate, nerf.weight_decay) == (0.01, 0.001, 0.01)
     assert (nerf.neurons, nerf.hidden_layers, nerf.environment) == (64, 1, True)
+    # threestudio's samples are evenly along the diagonal of the cube, 512 of them
+    assert 2 / nerf.samples_per_ray == pytest.approx(2 * math.sqrt(3) / 512, rel=2e-3)
+    assert settings.negative_prompt.startswith(
+        "ugly, bad anatomy, blurry, pixelated obscure, unnatural colors"
+    )
+    assert settings.negative_prompt.endswith("poorly drawn face, deformed, dehydrated, bad proportions")
+    assert len(settings.negative_prompt.split(", ")) == 19
+    assert camera.elevation_draw == "mixed"
 
 
 def test_a_settings_file_changes_only_what_it_names_of_a_group(
@@ -176,6 +190,42 @@ def test_dreamgaussians_schedule() -> None:
     assert gaussians.colours_learning_rate / 4 == pytest.approx(0.01 * 0.28209, rel=0.01)
     assert (settings.steps, settings.resolved_reward_steps) == (500, 350)
     assert settings.t_range_start == (0.98, 0.98)
+    # main.py gives an extent of 4, text_mv.yaml a share of 0.01 of it; a tenth of it is pruned
+    assert (gaussians.split_scale, gaussians.prune_scale) == (0.04, 0.4)
+    assert (gaussians.opacity_reset_every, gaussians.resolved_opacity_reset) == (700, 0.01)
+    assert (gaussians.beta2, gaussians.epsilon) == (0.999, 1e-15)
+    assert settings.negative_prompt == preset("paper", TextTo3DSettings)["negative_prompt"]
+
+
+def test_dreamgaussian_clones_every_gaussian_at_first() -> None:
+    settings = TextTo3DSettings(prompt="a red cube", **preset("dreamgaussian", TextTo3DSettings))
+    scene = GaussianScene([torch.Generator().manual_seed(0)], settings.gaussians, camera=settings.camera)
+    before = scene.means.detach().clone()
+    scene.gradient_sum, scene.gradient_count = torch.ones(5000), torch.ones(5000)
+    optimizer = make_optimizer(scene)
+    densify(scene, optimizer, torch.Generator().manual_seed(0))
+    assert torch.equal(scene.means.detach(), torch.cat([before, before]))
+    assert {(*group["betas"], group["eps"]) for group in optimizer.param_groups} == {(0.9, 0.999, 1e-15)}
+
+
+@pytest.mark.parametrize("name", ["paper", "dreamgaussian"])
+def test_what_the_toybox_does_not_know_of_a_presets_negative_prompt_is_left_out_in_silence(
+    name: PresetName, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An own one is left out too, and that is told."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    prior = load_prior("toybox", "cpu")
+    settings = TextTo3DSettings(prompt="a red cube", **preset(name, TextTo3DSettings))
+    assert known_negative(settings, prior) == ""
+    assert negative_notes(settings, prior) == []
+    assert not caplog.records  # of a text too long, which is not read as one
+    own = settings.model_copy(update={"negative_prompt": "a blue car, blurry"})
+    assert known_negative(own, prior) == "a blue car"
+    [note] = negative_notes(own, prior)
+    assert "left out: blurry" in note
+    known = settings.model_copy(update={"negative_prompt": "a  blue car,"})
+    assert known_negative(known, prior) == "a  blue car,"
+    assert negative_notes(known, prior) == []
 
 
 def test_a_preset_with_groups_reaches_the_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -253,6 +253,7 @@ def test_every_setting_is_read_by_something(
         "densify_start": 0,
         "prune_start": 0,
         "densify_every": 1,
+        "opacity_reset_every": 1,
     }
     made = [
         TextToImageSettings(**small),

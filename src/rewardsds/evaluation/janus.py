@@ -8,14 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rewardsds.scenes.export import render_turntable, turntable_cameras
+from rewardsds.scenes.export import turntable_cameras
 from rewardsds.scenes.object3d import Object3D
 from rewardsds.toybox.view_judge import ViewJudge
+
+VISIBLE_ALPHA = 0.5  # what no pixel covers more is no object
 
 
 @dataclass(frozen=True)
 class Janus:
-    """fronts: quarters of the turntable, in arcs, in which the front is the likeliest side; a whole toy has one.
+    """fronts: quarters of the turntable, in arcs, in which the front is the likeliest side; a whole toy has one, a lump
+    may have none.
     back_as_front: probability of a front in the view opposite the clearest front, 0 to 1; a whole toy has about 0."""
 
     fronts: int
@@ -25,10 +28,31 @@ class Janus:
 def measure_janus(
     one: Object3D, judge: ViewJudge, views: int = 24, size: int = 64, elevation: float = 15.0
 ) -> Janus:
-    """Asks the judge all around an object; `views` must be even."""
+    """Asks the judge all around an object; `views` must be even.
+
+    Raises ValueError for an object of which it cannot be told: one that is empty or not finite, or shows no front from
+    anywhere. Having no second front is no merit of theirs.
+    """
     cameras = turntable_cameras(views, elevation).to(one.device)
-    images = render_turntable(one.render_images, cameras, size)
-    return from_sides(judge.probabilities(images))
+    images, covered = [], 0.0
+    with torch.no_grad():
+        for index in range(views):
+            rendering = one.render(cameras[:, index : index + 1], size=size)
+            assert rendering.images is not None
+            assert rendering.alpha is not None
+            images.append(rendering.images[0, 0])
+            covered = max(covered, float(rendering.alpha.max()))
+    pictures = torch.stack(images)
+    if not bool(pictures.isfinite().all()):
+        raise ValueError("the object is not finite")
+    if not covered > VISIBLE_ALPHA:
+        raise ValueError("the object is empty or transparent: it has no sides")
+    found = from_sides(judge.probabilities(pictures.clamp(0, 1)))
+    if found.fronts == 0:
+        raise ValueError(
+            "the object shows no front from anywhere: whether it has a second one cannot be told"
+        )
+    return found
 
 
 def from_sides(sides: Tensor) -> Janus:

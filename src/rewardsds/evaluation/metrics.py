@@ -117,6 +117,7 @@ _KNOWN = {
             digits=4,
         ),
         MetricInfo("back-as-front", "Back as front", "object", higher_is_better=False),
+        # 1 and up, as an object without a front has no value: the fewer the nearer to one
         MetricInfo("fronts", "Fronts (whole: 1)", "object", higher_is_better=False, digits=2),
     )
 }
@@ -430,5 +431,7 @@ class _Sides:
         unknown = sorted({group.kind for group in spec.groups} - set(self.judge.kinds))
         if unknown:
             return Answer(None, f"the judge of views tells no front from back of: {', '.join(unknown)}")
-        value = self.part(measure_janus(one.object, self.judge))
-        return Answer(value) if math.isfinite(value) else Answer(None, "the object is not finite")
+        try:
+            return Answer(self.part(measure_janus(one.object, self.judge)))
+        except ValueError as error:
+            return Answer(None, str(error))

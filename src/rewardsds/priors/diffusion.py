@@ -138,7 +138,8 @@ class DiffusionPrior(LatentPrior):
         return Read(states[0].float())
 
     def _joint_views(self, views: int) -> int:
-        """How many of V views attend to each other: all of them, or groups of `self.views`."""
+        """How many of V views attend to each other: all of them, or each `self.views` in a row, which are best evenly
+        spread themselves (`scenes.cameras.by_sets`)."""
         if views <= self.views:
             return views
         if views % self.views == 0:

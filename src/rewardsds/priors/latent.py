@@ -346,7 +346,7 @@ class LatentPrior(ABC):
         if not self.tokenizer.is_fast or self.tokenizer.unk_token_id is None:
             return []
         tokens = self.tokenizer(
-            prompt, add_special_tokens=False, return_offsets_mapping=True, truncation=False
+            prompt, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
         )
         pieces = [
             prompt[start:end]

@@ -110,12 +110,14 @@ def sample_orbit_group(
     elevation: tuple[float, float] = (0.0, 30.0),
     field_of_view: tuple[float, float] = (15.0, 60.0),
     relative_distance: tuple[float, float] = (0.8, 1.0),
+    mixed: bool = False,
 ) -> Cameras:
     """MVDream's camera sampling: `views` cameras spread evenly around, one random start (arXiv 2308.16512, A.2).
 
     Elevation, field of view (degrees) and distance are drawn once a group and shared by its views. The
     distance is `relative_distance / tan(field_of_view / 2)`: an object at the origin keeps its size in the
-    picture whatever the field of view. Returns cameras of batch shape (batch, views).
+    picture whatever the field of view. mixed: half of the elevations are uniform on the sphere's surface, not in
+    degrees, as in MVDream's public code (random_multiview.py). Returns cameras of batch shape (batch, views).
     """
 
     def uniform(low: float, high: float) -> Tensor:
@@ -126,6 +128,10 @@ def sample_orbit_group(
     elevation_angle = torch.deg2rad(uniform(*elevation))
     fov = torch.deg2rad(uniform(*field_of_view))
     distance = uniform(*relative_distance) / torch.tan(0.5 * fov)
+    if mixed:
+        low, high = (math.sin(math.radians(angle)) for angle in elevation)
+        by_height = torch.asin(uniform(low, high).clamp(-1, 1))
+        elevation_angle = torch.where(uniform(0.0, 1.0) < 0.5, elevation_angle, by_height)
     return orbit(azimuth, elevation_angle, distance, fov)
 
 
@@ -169,20 +175,36 @@ def sample_single_views(
 
 
 def jittered(
-    cameras: Cameras, generator: torch.Generator, position: float = 0.0, target: float = 0.0, up: float = 0.0
+    cameras: Cameras,
+    generator: torch.Generator,
+    position: float = 0.0,
+    target: float = 0.0,
+    up: float = 0.0,
+    *,
+    alike: bool = False,
 ) -> Cameras:
     """Cameras that look at the origin, moved a little (arXiv 2209.14988, section 3.1).
 
     position: at most this far along each axis. target, up: standard deviations of where they look, and of the upward
-    direction around +Z.
+    direction around +Z. alike: the views (last axis) of a group are moved alike, as MVDream's (random_multiview.py of
+    its public code), so that they stay views from all sides of one place.
     """
     if position == target == up == 0:
         return cameras
-    shape = (*cameras.batch_shape, 3)
+    shape = (*cameras.batch_shape[:-1], 1, 3) if alike else (*cameras.batch_shape, 3)
     moved = cameras.camera_to_world[..., :3, 3] + position * (2 * torch.rand(shape, generator=generator) - 1)
     seen = target * torch.randn(shape, generator=generator)
     upward = torch.tensor([0.0, 0.0, 1.0]) + up * torch.randn(shape, generator=generator)
     return look_at(moved, seen, upward, cameras.field_of_view)
+
+
+def by_sets(views: int, together: int) -> Tensor:
+    """Indices (views,) of evenly spaced views, in the order in which each run of `together` is evenly spaced itself:
+    of 8 in fours 0 2 4 6, 1 3 5 7. As they were, where that does not go."""
+    index = torch.arange(views)
+    if together < 1 or views % together:
+        return index
+    return index.reshape(together, -1).T.flatten()
 
 
 def sample_from(trajectory: Cameras, generator: torch.Generator, views: int, batch: int) -> Cameras:
@@ -198,15 +220,13 @@ def sample_cameras(
 ) -> Cameras:
     """The cameras (G, V) of a step, as the settings say. trajectory: the cameras (T,) of the settings' file."""
     views, groups = settings.views, settings.groups_at(step)
+    order = by_sets(views, settings.together or views)
     if trajectory is not None:
-        return sample_from(trajectory, generator, views, groups)
-    sample = sample_orbit_group if settings.sampling == "around" else sample_single_views
-    cameras = sample(
-        generator,
-        views,
-        groups,
-        settings.resolved_elevation,
-        settings.resolved_field_of_view,
-        settings.relative_distance,
-    )
-    return jittered(cameras, generator, settings.position_jitter, settings.target_jitter, settings.up_jitter)
+        return sample_from(trajectory, generator, views, groups)[:, order]
+    seen = settings.resolved_elevation, settings.resolved_field_of_view, settings.relative_distance
+    jitters = settings.position_jitter, settings.target_jitter, settings.up_jitter
+    if settings.sampling == "single":
+        return jittered(sample_single_views(generator, views, groups, *seen), generator, *jitters)
+    mixed = settings.elevation_draw == "mixed"
+    cameras = sample_orbit_group(generator, views, groups, *seen, mixed)[:, order]
+    return jittered(cameras, generator, *jitters, alike=True)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_valid
 
 ExportFormat = Literal["glb", "obj", "ply", "splat", "mp4", "gif", "png", "html"]
 """Files that an object is exported to."""
+JITTERS = ("position_jitter", "target_jitter", "up_jitter")
 SEEN_FROM = {"around": ((0.0, 30.0), (30.0, 50.0)), "single": ((-10.0, 90.0), (40.0, 70.0))}
 """Elevations and fields of view of a sampling, degrees, where none are given; of single views those of DreamFusion
 (arXiv 2209.14988, section 3.1)."""
@@ -35,6 +36,13 @@ class CameraSettings(BaseModel):
         "camera_path.json): a group takes evenly spaced ones from a random start.",
     )
     views: int = Field(default=4, ge=1, le=64, description="Views of a group.")
+    together: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Views that a prior looks at together: of more views each so many in a row are evenly spread "
+        "themselves. null: as many as the prior of the run.",
+    )
     groups: tuple[int, ...] = Field(default=(1,), description="Groups of a step, one number a milestone.")
     resolution: tuple[int, ...] = Field(
         default=(64,), description="Height and width of training renders, pixels, one number a milestone."
@@ -54,8 +62,16 @@ class CameraSettings(BaseModel):
     relative_distance: tuple[float, float] = Field(
         default=(0.9, 1.1), description="Range of camera distance × tan(field of view / 2)."
     )
+    elevation_draw: Literal["degrees", "mixed"] = Field(
+        default="degrees",
+        description="Elevations of around: uniform in degrees, or mixed: half of them on the sphere's surface, as "
+        "MVDream's public code has it. single is always mixed.",
+    )
     position_jitter: float = Field(
-        default=0.0, ge=0, description="Cameras leave their place by at most this, world units an axis."
+        default=0.0,
+        ge=0,
+        description="Cameras leave their place by at most this, world units an axis; with around the views of a group "
+        "alike, as by the other two jitters.",
     )
     target_jitter: float = Field(
         default=0.0, ge=0, description="Standard deviation of the point that they look at, world units."
@@ -82,8 +98,18 @@ class CameraSettings(BaseModel):
             raise ValueError(f"relative_distance must be positive, got {self.relative_distance}")
         if list(self.milestones) != sorted(set(self.milestones)) or any(step < 1 for step in self.milestones):
             raise ValueError(f"milestones must be rising steps above 0, got {self.milestones}")
+        jitters = [name for name in JITTERS if getattr(self, name)]
+        if self.trajectory is not None and jitters:
+            raise ValueError(
+                f"{jitters[0]} moves cameras that are drawn, and those of a trajectory stay as they are: leave one out"
+            )
         for name, low, high in (("groups", 1, 64), ("resolution", 8, 2048)):
             values = getattr(self, name)
+            if len(values) > 1 and not self.milestones:
+                raise ValueError(
+                    f"{name} has {len(values)} values, and no milestones say from which step on each next one counts: "
+                    f"give {len(values) - 1} (--camera.milestones STEP …), or one value"
+                )
             if len(values) not in (1, len(self.milestones) + 1):
                 raise ValueError(
                     f"{name} has {len(values)} values: expected one, or {len(self.milestones) + 1} with the milestones "
@@ -121,6 +147,13 @@ class CameraSettings(BaseModel):
     def resolution_at(self, step: int) -> int:
         return self.resolution[min(bisect_right(self.milestones, step), len(self.resolution) - 1)]
 
+    def pixel_weight(self, step: int) -> float:
+        """What a pixel counts in a sum over pixels, as a share of one at first: smaller where there are more of them.
+
+        The distillation loss is over latents, of one size whatever the pictures': what is added to it keeps its size.
+        """
+        return (self.resolution[0] / self.resolution_at(step)) ** 2
+
 
 class BackgroundSettings(BaseModel):
     """What is behind an object, where its scene has no background of its own."""
@@ -134,7 +167,7 @@ class BackgroundSettings(BaseModel):
         default=(0.35, 1.0), description="Range of the grey level of training backgrounds."
     )
     tint: float = Field(
-        default=0.06, ge=0, description="Training backgrounds leave grey by at most this, per channel."
+        default=0.06, ge=0, le=1, description="Training backgrounds leave grey by at most this, per channel."
     )
     evaluation: tuple[float, float, float] = Field(
         default=(0.9, 0.9, 0.9), description="Background colour of every other render."
@@ -145,6 +178,8 @@ class BackgroundSettings(BaseModel):
         low, high = self.grey
         if low > high:
             raise ValueError(f"grey is a range (low, high), got ({low}, {high})")
+        if low < 0 or high > 1:
+            raise ValueError(f"grey must lie between 0 (black) and 1 (white), got ({low}, {high})")
         if not all(0 <= value <= 1 for value in self.evaluation):
             raise ValueError(f"evaluation is a colour of three numbers from 0 to 1, got {self.evaluation}")
         return self

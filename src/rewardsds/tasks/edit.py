@@ -15,7 +15,16 @@ from rewardsds.runs.loop import Job
 from rewardsds.scenes.export import save_png
 from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
 from rewardsds.scenes.pictures import read_picture
-from rewardsds.tasks.parts import make_guidance, make_prior, make_reward, reward_notes, with_reward_gradient
+from rewardsds.tasks.parts import (
+    anneal_notes,
+    known_negative,
+    make_guidance,
+    make_prior,
+    make_reward,
+    negative_notes,
+    reward_notes,
+    with_reward_gradient,
+)
 from rewardsds.tasks.prompts import known_prompt
 from rewardsds.tasks.settings import EditSettings
 
@@ -54,10 +63,10 @@ def build(settings: EditSettings) -> Job:
             [1.0, settings.keep],
             skip_failures=settings.reward_failures == "skip",
         )
-    loss = DDS(
-        reference, prior.condition([source.text], settings.negative_prompt), settings.resolved_guidance_scale
-    )
+    negative = known_negative(settings, prior)
+    loss = DDS(reference, prior.condition([source.text], negative), settings.resolved_guidance_scale)
     loss = with_reward_gradient(loss, settings, reward)
+    told = [*negative_notes(settings, prior), *reward_notes(settings), *anneal_notes(settings)]
 
     def after() -> Tensor:
         """(3, H, W)"""
@@ -78,5 +87,5 @@ def build(settings: EditSettings) -> Job:
         seeds=[settings.seed],
         preview=after,
         export=export,
-        notes=(*target.notes, *source.notes, *notes, *reward_notes(settings)),
+        notes=(*target.notes, *source.notes, *notes, *told),
     )

@@ -25,6 +25,7 @@ from rewardsds.distillation.losses import (
     WithRewardGradient,
 )
 from rewardsds.distillation.noising import Interval, Inversion
+from rewardsds.distillation.phrases import NEGATIVE_PROMPT
 from rewardsds.distillation.schedules import AnnealedRange
 from rewardsds.distillation.weighting import (
     Advantage,
@@ -84,7 +85,12 @@ def load_parts(
     reward = None if reward is None else look(reward)
     loss = make_loss(settings, own, reward)
     prior = seen_by(own)
-    notes = [*loss_notes(settings, own), *reward_notes(settings)]
+    notes = [
+        *loss_notes(settings, own),
+        *negative_notes(settings, own),
+        *reward_notes(settings),
+        *anneal_notes(settings),
+    ]
     return Parts(prior, reward, prompts, make_guidance(settings, prior, reward, loss), notes)
 
 
@@ -148,6 +154,33 @@ def loss_notes(settings: GenerationSettings, prior: Prior) -> list[str]:
     return []
 
 
+def known_negative(settings: DistillationSettings, prior: Prior) -> str:
+    """The parts of the negative prompt that the prior knows every word of."""
+    text = settings.negative_prompt
+    return known_list(text, prior) if text and prior.unknown_words(text) else text
+
+
+def negative_notes(settings: DistillationSettings, prior: Prior) -> list[str]:
+    """What the prior does not know of a negative prompt of the user's own; that of a preset is left out in silence."""
+    unknown = prior.unknown_words(settings.negative_prompt) if settings.negative_prompt else []
+    if not unknown or settings.negative_prompt == NEGATIVE_PROMPT:
+        return []
+    return [
+        f"the prior does not know these words of the negative prompt, whose parts are left out: {', '.join(unknown)}"
+    ]
+
+
+def anneal_notes(settings: DistillationSettings) -> list[str]:
+    """Whether the range of timesteps is still on its way when the run ends."""
+    length, steps = settings.t_anneal_steps or 0, settings.steps
+    if length <= steps or settings.t_range_start == settings.t_range_end:
+        return []
+    return [
+        f"the timesteps need {length} steps to t_range_end, and the run has {steps}: they stop on the way; "
+        "give --t-anneal-steps, or None for the whole run"
+    ]
+
+
 def reward_notes(settings: DistillationSettings) -> list[str]:
     """Whether a reward is asked about what it has never seen."""
     if not settings.needs_reward or settings.prior == "toybox":
@@ -180,7 +213,7 @@ def make_guidance(
             steps=settings.t_anneal_steps or settings.steps,
         ),
         noise=settings.noise,
-        negative_prompt=settings.negative_prompt,
+        negative_prompt=known_negative(settings, prior),
         seed=settings.seed,
         rest_reward=settings.offload and settings.reward_gradient == 0,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
+from rewardsds.distillation.phrases import NEGATIVE_PROMPT
 from rewardsds.tasks.settings import DistillationSettings, EditSettings, TextTo3DSettings, TextToImageSettings
 
 PresetName = Literal["small", "medium", "large", "paper", "dreamgaussian", "texture"]
@@ -68,6 +69,7 @@ PAPER: dict[type[DistillationSettings], dict[str, Any]] = {
         "candidates": 7,
         "reward_steps": "70%",
         "reward": "image-reward",
+        "negative_prompt": NEGATIVE_PROMPT,
         "weighting_k": 2,
         "loss": "recon",
         "guidance_scale": 50.0,
@@ -84,6 +86,7 @@ PAPER: dict[type[DistillationSettings], dict[str, Any]] = {
             "resolution": (64, 256),
             "milestones": (5_000,),
             "elevation": (0.0, 30.0),
+            "elevation_draw": "mixed",
             "field_of_view": (15.0, 60.0),
             "relative_distance": (0.8, 1.0),
         },
@@ -101,8 +104,9 @@ PAPER: dict[type[DistillationSettings], dict[str, Any]] = {
             "blob": "linear",
             "blob_scale": 10.0,
             "blob_radius": 0.5,
-            "samples_per_ray": 512,
-            "evaluation_samples_per_ray": 512,
+            # its 512 are along the diagonal of the cube, a step of √3 · 2 / 512; ours along the axis
+            "samples_per_ray": 296,
+            "evaluation_samples_per_ray": 296,
             "early_stop": 1e-4,
             "occupancy_resolution": 32,
             "occupancy_every": 16,
@@ -130,6 +134,7 @@ DREAMGAUSSIAN: dict[str, Any] = {
     "candidates": 7,
     "reward_steps": "70%",
     "reward": "image-reward",
+    "negative_prompt": NEGATIVE_PROMPT,
     "weighting_k": 2,
     "guidance_scale": 100.0,
     "rollout_guidance_scale": 7.5,
@@ -156,28 +161,35 @@ DREAMGAUSSIAN: dict[str, Any] = {
         "opacities_learning_rate": 0.05,
         "scales_learning_rate": 0.005,
         "rotations_learning_rate": 0.005,
+        "beta2": 0.999,
+        "epsilon": 1e-15,
         "densify_start": 0,
         "densify_stop": 3000,
         "densify_every": 50,
         "densify_gradient": 0.04,
-        "split_scale": 0.005,
+        "split_scale": 0.04,
         "max_gaussians": 200_000,
         "prune_start": 0,
         "prune_opacity": 0.01,
-        "prune_scale": 0.05,
+        "prune_scale": 0.4,
         "opacity_reset_every": 700,
+        "opacity_reset": 0.01,
         "opacity_entropy_weight": 0.0,
         "anisotropy_weight": 0.0,
     },
 }
-"""The first stage of DreamGaussian (arXiv 2309.16653, section 4.1) as its public configuration for MVDream has it.
+"""The first stage of DreamGaussian (arXiv 2309.16653, section 4.1) as its public code for MVDream has it
+(configs/text_mv.yaml, main.py and guidance/mvdream_utils.py of dreamgaussian/dreamgaussian at 69a3c70).
 
 The figures are in our terms: the means' rates are ten times the configuration's, as its `spatial_lr_scale` is 10; a
 colour's rate is that of a logit at mid-grey which moves the colour as fast as a spherical harmonic of degree 0 does;
 the threshold of gradients is four times its, as its loss is a mean over four views and ours a sum; the ball's spacing
 times 0.7 is the distance to the three nearest neighbours; split and pruned are what is larger than 0.01 and 0.1 times
-its extent, 0.5. Its pruning by screen size never takes effect, and is left out; backgrounds are grey, not black or
-white alone. What leaves `bounds` is removed, which it does not do.
+its extent, 4, so that all are cloned at first. Its pruning by screen size never takes effect, and is left out.
+
+What differs: its guidance has no ω(t), ours weighs the residual by σ². Adam's steps do not depend on the scale, but the
+threshold of gradients does: late in a run, at low timesteps, fewer Gaussians reach it here than there. Backgrounds are
+grey, not black or white alone. What leaves `bounds` is removed. Its views are at whole degrees.
 """
 
 TEXTURE: dict[str, Any] = {

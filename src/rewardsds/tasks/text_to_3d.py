@@ -21,6 +21,7 @@ from rewardsds.tasks.objects import as_scene, begin_from, make_objects
 from rewardsds.tasks.parts import load_parts
 from rewardsds.tasks.settings import TextTo3DSettings
 
+STEPS_TO_COME_BACK = 100  # of opacities, after a reset
 PREVIEW_SIZE = 128  # pixels of each of a preview's four views
 
 
@@ -30,7 +31,7 @@ def build(settings: TextTo3DSettings) -> Job:
         settings, lambda reward: look(reward, settings), lambda prior: told_views(prior, settings)
     )
     seeds = settings.seeds
-    objects = make_objects(settings)
+    objects = make_objects(seen_together(settings, parts.prior))
     for one in objects:
         one.trajectory()  # what is no file of cameras is told before the run begins
 
@@ -64,8 +65,16 @@ def build(settings: TextTo3DSettings) -> Job:
         preview=preview,
         export=export,
         begin=lambda: begin_from(settings, objects),
-        notes=[*parts.notes, *unknown_views(parts.prior)],
+        notes=[*parts.notes, *unknown_views(parts.prior), *schedule_notes(settings)],
     )
+
+
+def seen_together(settings: TextTo3DSettings, prior: Prior) -> TextTo3DSettings:
+    """With the number of views that the prior looks at together, where none is given."""
+    if settings.camera.together is not None:
+        return settings
+    camera = settings.camera.model_copy(update={"together": prior.views})
+    return settings.model_copy(update={"camera": camera})
 
 
 def look(reward: Reward, settings: TextTo3DSettings) -> Reward:
@@ -74,6 +83,28 @@ def look(reward: Reward, settings: TextTo3DSettings) -> Reward:
     if how == "together" and views is None:
         return reward
     return OverViews(reward, how, views)
+
+
+def schedule_notes(settings: TextTo3DSettings) -> list[str]:
+    """Milestones that do nothing in this run, and opacities that are reset too near its end."""
+    camera, notes = settings.camera, []
+    beyond = [step for step in camera.milestones if step >= settings.steps]
+    if beyond:
+        notes.append(
+            f"camera.milestones {' '.join(map(str, beyond))} are never reached: the run has {settings.steps} steps"
+        )
+    elif camera.milestones and len(camera.groups) == len(camera.resolution) == 1:
+        notes.append(
+            f"camera.milestones {' '.join(map(str, camera.milestones))} change nothing, as camera.groups and "
+            f"camera.resolution have one value each: give {len(camera.milestones) + 1} of either"
+        )
+    resets = settings.gaussians.opacity_resets(settings.steps) if settings.backbone == "gaussians" else []
+    if resets and settings.steps - resets[-1] < STEPS_TO_COME_BACK:
+        notes.append(
+            f"gaussians.opacity_reset_every {settings.gaussians.opacity_reset_every} resets opacities after step "
+            f"{resets[-1]} of {settings.steps}, and the result will be faint: give a lower --gaussians.densify-stop"
+        )
+    return notes
 
 
 def unknown_views(prior: Prior) -> list[str]:

@@ -17,7 +17,7 @@ from rewardsds.scenes.gaussians.density import PARAMETERS, limited, split_offset
 from rewardsds.scenes.gaussians.ply import read_ply
 from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.gaussians.settings import GaussianSettings
-from rewardsds.scenes.gaussians.strategies import MINIMUM_GAUSSIANS, densify, prune
+from rewardsds.scenes.gaussians.strategies import MINIMUM_GAUSSIANS, densify, prune, useful
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
 # --- start --------------------------------------------------------------------------------------------------
@@ -149,6 +149,19 @@ def test_means_learning_rate_falls_exponentially():
     assert rates[-1]["colour_logits"] == scene.settings.colours_learning_rate
 
 
+def test_entropy_does_not_grow_with_the_pictures() -> None:
+    camera = CameraSettings(resolution=(32, 128), milestones=(5,))
+    settings = GaussianSettings(initial_gaussians=200, initial_opacity=0.5, anisotropy_weight=0)
+    scene = GaussianScene([generator()], settings, camera=camera)
+    found = []
+    for number in (4, 5):
+        scene.before_step(number, torch.optim.Adam(scene.parameter_groups()))
+        term = scene.regularisation(scene.render(scene.sample_cameras([generator()], number)))
+        assert term is not None
+        found.append(term.item())
+    assert found[1] == pytest.approx(found[0], rel=0.25)  # less blur at the edges, not 16 times as much
+
+
 def test_regularisation_by_hand():
     scene = make(opacity_entropy_weight=2.0, anisotropy_weight=0.5)
     with torch.no_grad():
@@ -254,14 +267,30 @@ def test_pruning_leaves_something_to_optimise():
 
 
 def test_opacity_reset():
-    scene = make(opacity_reset_every=2, initial_opacity=0.1, opacities_learning_rate=0.5)
+    """As 3DGS and DreamGaussian: while Gaussians are added, and with steps after it in which they come back."""
+    scene = make(opacity_reset_every=2, opacity_reset=0.01, densify_start=1, densify_stop=4)
     optimizer = torch.optim.Adam(scene.parameter_groups())
     g = generator()
-    step(scene, optimizer, g, 0)
-    assert scene.gaussians().opacities.max() > 0.11
-    step(scene, optimizer, g, 1)
-    assert scene.gaussians().opacities.max() <= 0.1 + 1e-6
+    for number in range(2):
+        step(scene, optimizer, g, number)
+        assert scene.gaussians().opacities.max() > 0.099  # a run of two steps would end like this
+    scene.before_step(2, optimizer)
+    assert scene.gaussians().opacities.max() <= 0.01 + 1e-6
     assert (moments(scene, optimizer, "opacity_logits") == 0).all()
+    with torch.no_grad():
+        scene.opacity_logits.fill_(0.0)
+    scene.before_step(4, optimizer)  # none is added any more
+    assert (scene.opacity_logits == 0).all()
+
+
+def test_a_reset_leaves_what_pruning_keeps() -> None:
+    assert GaussianSettings(prune_opacity=0.005).resolved_opacity_reset == 0.01
+    assert GaussianSettings().resolved_opacity_reset == 0.04
+    scene = make(opacity_reset_every=1)
+    scene.before_step(100, torch.optim.Adam(scene.parameter_groups()))
+    assert useful(scene).all()
+    with pytest.raises(ValueError, match="initial_opacity"):
+        GaussianSettings(initial_opacity=0.003)
 
 
 def test_schedule_of_densification_and_pruning():
@@ -307,7 +336,14 @@ def test_an_optimiser_of_other_parameters_is_refused():
 
 # --- keeping ------------------------------------------------------------------------------------------------
 
-SHORT = {"densify_start": 2, "densify_every": 2, "densify_threshold": 1.2, "prune_start": 2, "bounds": 0.65}
+SHORT = {
+    "densify_start": 2,
+    "densify_every": 2,
+    "opacity_reset_every": 3,
+    "densify_threshold": 1.2,
+    "prune_start": 2,
+    "bounds": 0.65,
+}
 
 
 def test_same_seed_same_bits():

@@ -115,6 +115,25 @@ def test_resolution_follows_the_milestones():
         )
 
 
+def test_a_blob_too_high_for_its_density_is_told_as_such() -> None:
+    with pytest.raises(ValueError, match="before any step: start again with a lower blob_scale"):
+        make(blob_scale=1000.0, density_activation="exp")
+
+
+def test_regularisers_do_not_grow_with_the_pictures() -> None:
+    camera = CameraSettings(resolution=(16, 64), milestones=(5,))
+    settings = NeRFSettings.model_validate({**SMALL, "opacity_weight": 1.0, "sparsity_weight": 1.0})
+    scene = NeRFScene([generator()], settings, camera=camera)
+    found = []
+    for step in (4, 5):
+        scene.before_step(step, optimizer_of(scene))
+        rendering = scene.render(scene.sample_cameras([generator()], step), [generator()])
+        term = scene.regularisation(rendering)
+        assert term is not None
+        found.append(term.item())
+    assert found[1] == pytest.approx(found[0], rel=0.05)
+
+
 def test_a_ball_looks_like_a_disc_of_the_right_size():
     """The outline of a ball of radius r, seen from distance d, has the angle asin(r / d)."""
     scene = ball(radius=0.5)

@@ -238,7 +238,11 @@ class GaussianScene(Object3D):
             "colour_logits": s.colours_learning_rate,
             "harmonics": s.harmonics_learning_rate,
         }
-        return [{"params": [getattr(self, name)], "lr": rates[name], "name": name} for name in self.names]
+        common = {"betas": (0.9, s.beta2), "eps": s.epsilon}
+        return [
+            {"params": [getattr(self, name)], "lr": rates[name], "name": name, **common}
+            for name in self.names
+        ]
 
     def means_learning_rate(self, optimizer: torch.optim.Optimizer) -> float:
         """The present one."""
@@ -251,7 +255,7 @@ class GaussianScene(Object3D):
         if s.opacity_entropy_weight and rendering.alpha is not None:
             alpha = rendering.alpha.clamp(1e-4, 1 - 1e-4)
             entropy = -(alpha * alpha.log() + (1 - alpha) * (1 - alpha).log())
-            terms.append(s.opacity_entropy_weight * entropy.sum())
+            terms.append(self.camera.pixel_weight(self.step) * s.opacity_entropy_weight * entropy.sum())
         if s.anisotropy_weight:
             terms.append(s.anisotropy_weight * self.log_scales.var(dim=-1, unbiased=False).sum())
         if s.resolved_opacity_weight:
@@ -270,6 +274,7 @@ class GaussianScene(Object3D):
         for group in optimizer.param_groups:
             if group.get("name") == "means":
                 group["lr"] = rate
+        self.strategy.before_step(self, step, optimizer)
         self._renders.clear()
 
     def after_step(

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAXIMUM_GAUSSIANS = 5_000_000  # more are refused wherever Gaussians come from
+VISIBLE_OPACITY = 1 / 255  # what is fainter is not rendered, and has no gradient
 MCMC_WEIGHT = 0.01  # of opacities and scales, where none is given
 
 
@@ -28,7 +29,12 @@ class GaussianSettings(BaseModel):
     initial_scale: float = Field(
         default=0.6, gt=0, description="their standard deviation, as a multiple of their mean spacing"
     )
-    initial_opacity: float = Field(default=0.1, gt=0, lt=1, description="their opacity")
+    initial_opacity: float = Field(
+        default=0.1,
+        ge=VISIBLE_OPACITY,
+        lt=1,
+        description="their opacity, at least 1/255: fainter ones are not seen",
+    )
     initial_colour_spread: float = Field(
         default=0.1, ge=0, description="standard deviation of their colours (logits) around mid-grey"
     )
@@ -59,6 +65,10 @@ class GaussianSettings(BaseModel):
     opacities_learning_rate: float = Field(default=0.05, gt=0, description="opacity logits")
     scales_learning_rate: float = Field(default=0.01, gt=0, description="log scales")
     rotations_learning_rate: float = Field(default=0.01, gt=0, description="quaternions")
+    beta2: float = Field(
+        default=0.99, ge=0, lt=1, description="Adam's decay of squared gradients; 3DGS has 0.999"
+    )
+    epsilon: float = Field(default=1e-8, gt=0, lt=1, description="Adam's ε; 3DGS has 1e-15")
 
     # How their number changes
     strategy: Literal["default", "mcmc"] = Field(
@@ -119,10 +129,19 @@ class GaussianSettings(BaseModel):
     opacity_reset_every: int = Field(
         default=0,
         ge=0,
-        description="steps between resets of opacities to at most the initial one, with default; 0: never",
+        description="steps between resets of opacities to at most opacity_reset, from densify_start to densify_stop, "
+        "with default; 0: never. They need some hundred steps to come back: none should be near the end of a run",
+    )
+    opacity_reset: float | None = Field(
+        default=None,
+        ge=VISIBLE_OPACITY,
+        lt=1,
+        description="opacity that a reset leaves at most; null: twice prune_opacity, as 3DGS has it (0.01 and 0.005), "
+        "or the next pruning would take what has only been reset",
     )
 
-    # Regularisation; all are sums, as the distillation loss is, so that weights do not depend on sizes
+    # Regularisation; all are sums, as the distillation loss is over latents. A sum over pixels is that at the first
+    # resolution: larger pictures from a milestone on change neither
     opacity_entropy_weight: float = Field(
         default=0.01,
         ge=0,
@@ -159,6 +178,20 @@ class GaussianSettings(BaseModel):
         if self.sh_degree_every == 0:
             return self.sh_degree
         return min(self.sh_degree, step // self.sh_degree_every)
+
+    def opacity_resets(self, steps: int) -> list[int]:
+        """Before which steps, of so many, opacities are reset."""
+        every = self.opacity_reset_every
+        if not every or self.strategy != "default":
+            return []
+        first = -(-max(self.densify_start, 1) // every) * every
+        return list(range(first, min(self.densify_stop, steps), every))
+
+    @property
+    def resolved_opacity_reset(self) -> float:
+        if self.opacity_reset is not None:
+            return self.opacity_reset
+        return min(max(2 * self.prune_opacity, VISIBLE_OPACITY), 0.99)
 
     @property
     def resolved_opacity_weight(self) -> float:

@@ -1,7 +1,7 @@
 """How the number of Gaussians changes while they are optimised: 3DGS's rules, or MCMC's.
 
-A strategy is told after every step of the optimiser. It replaces the scene's parameters; the optimiser's groups and
-moments follow (see `density.py`). All draws come from the CPU generator that is passed in.
+A strategy is told before and after every step of the optimiser. It replaces the scene's parameters; the optimiser's
+groups and moments follow (see `density.py`). All draws come from the CPU generator that is passed in.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ NOISE_STEEPNESS, NOISE_OPACITY = 100.0, 0.005  # where MCMC's noise fades out (a
 class Strategy(Protocol):
     uses_gradients: bool  # whether screen-space gradients have to be gathered
 
+    def before_step(self, scene: GaussianScene, step: int, optimizer: torch.optim.Optimizer) -> None: ...
+
     def after_step(
         self,
         scene: GaussianScene,
@@ -47,6 +49,11 @@ class DefaultStrategy:
 
     uses_gradients = True
 
+    def before_step(self, scene: GaussianScene, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """Resets opacities where it is time: before a step, so that a run never ends with one."""
+        if step in scene.settings.opacity_resets(step + 1)[-1:]:
+            reset_opacities(scene, optimizer)
+
     def after_step(
         self,
         scene: GaussianScene,
@@ -60,14 +67,15 @@ class DefaultStrategy:
                 densify(scene, optimizer, generator)
             if steps_done >= s.prune_start:
                 prune(scene, optimizer)
-        if s.opacity_reset_every and steps_done % s.opacity_reset_every == 0:
-            reset_opacities(scene, optimizer)
 
 
 class MCMCStrategy:
     """Gaussians as samples (arXiv 2404.09591): none is removed, useless ones move to where others are."""
 
     uses_gradients = False
+
+    def before_step(self, scene: GaussianScene, step: int, optimizer: torch.optim.Optimizer) -> None:
+        pass
 
     def after_step(
         self,
@@ -159,8 +167,8 @@ def prune(scene: GaussianScene, optimizer: torch.optim.Optimizer) -> None:
 
 @torch.no_grad()
 def reset_opacities(scene: GaussianScene, optimizer: torch.optim.Optimizer) -> None:
-    """Opacities fall to at most the initial one, to be earned again."""
-    limit = float(torch.logit(torch.tensor(scene.settings.initial_opacity)))
+    """Opacities fall to at most `opacity_reset`, to be earned again."""
+    limit = float(torch.logit(torch.tensor(scene.settings.resolved_opacity_reset)))
     reset = scene.opacity_logits.detach().clamp(max=limit)
     zeroed = replace_parameters(
         {"opacity_logits": scene.opacity_logits},

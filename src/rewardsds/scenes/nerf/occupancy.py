@@ -49,6 +49,10 @@ class OccupancyGrid(Module):
         with torch.no_grad():
             found = density(points)
             found = torch.where(points.norm(dim=-1) < RADIUS, found, torch.zeros_like(found))
+        if fresh and not bool(found.isfinite().all()):
+            raise NotFiniteError(
+                "the NeRF's density is NaN or infinite before any step: start again with a lower blob_scale"
+            )
         if not bool(found.isfinite().all()):
             raise NotFiniteError(
                 "the NeRF's density became NaN or infinite: start again with lower learning rates or a lower guidance "

@@ -240,7 +240,7 @@ class NeRFScene(Object3D):
         weights = (s.orientation_weight, s.opacity_weight, s.sparsity_weight, s.z_variance_weight)
         if rendering.penalty is None or not any(scheduled(weight, self.step) for weight in weights):
             return None
-        return rendering.penalty.sum()
+        return self.camera.pixel_weight(self.step) * rendering.penalty.sum()
 
     def after_step(
         self, step: int, optimizer: torch.optim.Optimizer, generators: Sequence[torch.Generator]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Schedule = float | tuple[int, float, float, int]
 """A constant, or (start step, start value, end value, end step) with a straight line in between, as threestudio's."""
+
+REGULARISERS = ("orientation_weight", "opacity_weight", "sparsity_weight", "z_variance_weight")
 
 
 def scheduled(schedule: Schedule, step: int) -> float:
@@ -101,7 +103,8 @@ class NeRFSettings(BaseModel):
         description="probability that a training step has a plain colour in its place",
     )
 
-    # Regularisers; sums over pixels, as the distillation loss is a sum, so that weights do not depend on sizes
+    # Regularisers; sums over pixels, as the distillation loss is a sum over latents. Larger pictures from a milestone
+    # on change neither: pixels count as they do at the first resolution
     orientation_weight: Schedule = Field(
         default=0.0,
         description="weight of surfaces that face away from the camera (DreamFusion); needs normals",
@@ -132,6 +135,22 @@ class NeRFSettings(BaseModel):
         default=1e-15, gt=0, lt=1, description="Adam's ε; small, as most features get small gradients"
     )
 
+    @field_validator(*REGULARISERS, mode="before")
+    @classmethod
+    def _check_schedule(cls, given: Any) -> Any:
+        changes = isinstance(given, (list, tuple))
+        try:
+            numbers = [float(value) for value in (given if changes else [given])]
+        except (TypeError, ValueError, OverflowError):
+            numbers = []
+        if len(numbers) == 4 and numbers[0].is_integer() and numbers[3].is_integer():
+            return given
+        if len(numbers) == 1 and not changes:
+            return given
+        raise ValueError(
+            "expected a number, or (start step, start value, end value, end step) with whole steps"
+        )
+
     @model_validator(mode="after")
     def _check(self) -> NeRFSettings:
         finest = self.base_resolution * self.growth ** (self.levels - 1)
@@ -139,7 +158,7 @@ class NeRFSettings(BaseModel):
             raise ValueError(
                 f"the finest level would have {finest:.0f} cells an axis, more than {2**20}: lower levels or growth"
             )
-        for name in ("orientation_weight", "opacity_weight", "sparsity_weight", "z_variance_weight"):
+        for name in REGULARISERS:
             value = getattr(self, name)
             if isinstance(value, tuple):
                 start_step, start, end, end_step = value
