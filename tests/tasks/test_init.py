@@ -78,6 +78,39 @@ def test_every_backbone_starts_from_a_mesh(backbone: str, tmp_path: Path):
     assert solid.any(0).sum() >= 24
 
 
+def painted_ball(path: Path, kind: str) -> Path:
+    """Red above, blue below; a mesh, the same with one face missing, or points of it."""
+    mesh = trimesh.creation.icosphere(5)
+    faces = mesh.faces[1:] if kind == "open" else mesh.faces
+
+    def colours(places: Any) -> Any:
+        return np.where(places[:, 2:] > 0, [[255, 0, 0, 255]], [[0, 0, 255, 255]]).astype(np.uint8)
+
+    if kind == "cloud":
+        trimesh.PointCloud(mesh.vertices, colours(mesh.vertices)).export(path)
+    else:
+        trimesh.Trimesh(mesh.vertices, faces, vertex_colors=colours(mesh.vertices)).export(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["closed", "open", "cloud"])
+def test_a_nerf_has_the_size_and_the_colours_of_a_ball(kind: str, tmp_path: Path):
+    one = begun(backbone="nerf", init=painted_ball(tmp_path / "ball.ply", kind))
+    cameras = turntable_cameras(1, elevation=0.0)
+    with torch.no_grad():
+        rendering = one.render(cameras, size=64)
+    assert rendering.images is not None
+    assert rendering.alpha is not None
+    image, alpha = rendering.images[0, 0], rendering.alpha[0, 0, 0]
+    distance = cameras.camera_to_world[0, 0, :3, 3].norm()
+    outline = torch.tan(torch.asin(0.9 / distance)) / torch.tan(cameras.field_of_view[0, 0] / 2)
+    assert float((alpha > 0.5).sum() / (torch.pi * (32 * outline) ** 2)) == pytest.approx(1, abs=0.03)
+    solid = alpha > 0.9
+    saturation = image.amax(0) - image.amin(0)
+    assert saturation[solid].mean() > 0.92
+    assert one.density(torch.zeros(1, 3)) > 10  # not hollow
+
+
 def test_gaussians_are_taken_over_as_they_are(tmp_path: Path):
     first = begun(gaussians={"initial_gaussians": 120})
     assert isinstance(first, GaussianScene)

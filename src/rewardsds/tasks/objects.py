@@ -109,7 +109,7 @@ def _begin_from_shape(
         one.start_from(points, colours, draws, normals)
     elif isinstance(one, NeRFScene):
         points, colours, _ = shape.surface_points(POINTS, draws)
-        one.start_from(points, colours, shape.inside if shape.watertight else None, draws)
+        one.start_from(points, colours, shape.inside if shape.parts else None, draws)
 
 
 def read_run(run: Path, device: str | None = None) -> TextTo3DSettings:

@@ -212,8 +212,9 @@ class NeRFScene(Object3D):
         """Fits density and colour to a shape, in place of the blob.
 
         points: (M, 3) on its surface, in the ball of radius 1. colours: (M, 3) in [0, 1], theirs. inside: points
-        (K, 3) → (K,) bool; without it the shape is a shell around the points. generator: a CPU generator. Raises
-        ValueError for points that show no shape. Call it before the optimiser is made.
+        (K, 3) → (K,) bool; without it, what the points enclose. Surfaces that enclose nothing become thin sheets.
+        generator: a CPU generator. Raises ValueError for points that show no shape. Call it before the optimiser is
+        made.
         """
         fit_shape(self.field, points, colours, inside, generator, steps, self._step_length(True))
         self.occupancy.update(self.density, self._step_length(True), fresh=True)
