@@ -29,7 +29,13 @@ def _bodies(whole: trimesh.Trimesh) -> list[trimesh.Trimesh]:
     bodies = sorted(whole.split(only_watertight=False), key=lambda body: -body.area)
     if len(bodies) <= BODIES:
         return bodies or [whole]
-    return [*bodies[: BODIES - 1], trimesh.util.concatenate(bodies[BODIES - 1 :])]
+    small = bodies[BODIES - 1 :]
+    starts = np.cumsum([0, *(len(body.vertices) for body in small)])
+    rest = trimesh.Trimesh(
+        np.concatenate([body.vertices for body in small]),
+        np.concatenate([body.faces + start for body, start in zip(small, starts)]),
+    )
+    return [*bodies[: BODIES - 1], rest]
 
 
 class _Seen:

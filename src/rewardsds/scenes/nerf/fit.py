@@ -38,10 +38,11 @@ def enclosed(points: Tensor) -> Callable[[Tensor], Tensor]:
         tree.query(grid, distance_upper_bound=reach, workers=threads())[0].reshape(count, count, count)
         > reach
     )
-    labels = ndimage.label(far)[0]
-    outside = labels == labels[0, 0, 0]
+    labels = np.empty(far.shape, dtype=np.int32)
+    ndimage.label(far, output=labels)
+    enclosing = labels != labels[0, 0, 0]  # a corner of the grid is outside, and what is connected to it
     # distances are those to the middle of a cell, of which the border is on average a quarter nearer
-    depth = cell * (ndimage.distance_transform_edt(~outside) - 0.25) - reach
+    depth = cell * (np.asarray(ndimage.distance_transform_edt(enclosing)) - 0.25) - reach
 
     def within(of: Tensor) -> Tensor:
         places = ((of.double().cpu().numpy() + RADIUS) / cell - 0.5 + margin).T
