@@ -326,7 +326,8 @@ def test_other_settings_leave_the_nerf_as_it_is(other: dict[str, Any], tmp_path:
 
 def test_a_nerf_of_another_build_is_fitted_anew_and_that_is_told(tmp_path: Path):
     run(settings(backbone="nerf", nerf=SMALL_NERF, out=tmp_path / "run"), console=quiet())
-    values = {"backbone": "nerf", "init": tmp_path / "run", "extraction": SMALL_MESH}
+    quick = {**SMALL_MESH, "level_views": 2, "silhouette_views": 0}
+    values = {"backbone": "nerf", "init": tmp_path / "run", "extraction": quick}
     given = settings(**values, nerf={**SMALL_NERF, "growth": 1.4}).resolved()
     objects, console = make_objects(given), quiet()
     begin_from(given, objects, console)

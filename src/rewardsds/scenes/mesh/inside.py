@@ -11,18 +11,25 @@ DIRECTIONS = 16  # from which a point inside an open body is judged
 BODIES = 64  # that are judged one by one, the largest; what is smaller is judged together
 
 
-def contained(whole: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
-    """(M,) bool: which of the points (M, 3) lie inside one of a mesh's bodies.
+class Inside:
+    """Which points lie inside one of a mesh's bodies.
 
     A closed body contains what a ray leaves. Of one with holes a point is inside if it sees the backs of its faces in
     more than half of the directions, as a generalised winding number above ½ says it (Jacobson et al., "Robust
     inside-outside segmentation", 2013): a hole is closed about where it is, and a sheet encloses nothing.
     """
-    found = np.zeros(len(points), dtype=bool)
-    for body in _bodies(whole):
-        inner = body.contains if body.is_watertight else _Seen(body)
-        found |= inner(points)
-    return found
+
+    def __init__(self, whole: trimesh.Trimesh) -> None:
+        bodies = _bodies(whole)
+        self.tests = [body.contains if body.is_watertight else _Seen(body) for body in bodies]
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """(M,) bool of points (M, 3)."""
+        found = np.zeros(len(points), dtype=bool)
+        for test in self.tests:
+            left = (~found).nonzero()[0]
+            found[left] = test(points[left])
+        return found
 
 
 def _bodies(whole: trimesh.Trimesh) -> list[trimesh.Trimesh]:

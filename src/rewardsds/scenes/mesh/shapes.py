@@ -16,7 +16,7 @@ from rewardsds.scenes.gaussians.ply import read_ply
 from rewardsds.scenes.mesh.atlas import unwrap
 from rewardsds.scenes.mesh.bake import dilated
 from rewardsds.scenes.mesh.files import from_gltf_axes
-from rewardsds.scenes.mesh.inside import contained
+from rewardsds.scenes.mesh.inside import Inside
 from rewardsds.scenes.mesh.rasterise import rasterise_uvs
 from rewardsds.scenes.mesh.textured import TexturedMesh, face_normals, resampled, sample_texture
 from rewardsds.scenes.object3d import into_ball
@@ -116,12 +116,16 @@ class Shape:
         )
         return trimesh.Trimesh(places.double().numpy(), same.reshape(-1, 3).numpy(), process=True)
 
+    @cached_property
+    def _test(self) -> Inside:
+        return Inside(self.whole)
+
     def inside(self, points: Tensor) -> Tensor:
-        """(M,) bool: which of the points (M, 3) lie inside one of the mesh's bodies, as `inside.contained` says, also
+        """(M,) bool: which of the points (M, 3) lie inside one of the mesh's bodies, as `inside.Inside` says, also
         of those with holes. Raises ValueError for a point cloud.
         """
         places = points.detach().double().cpu().numpy()
-        return torch.from_numpy(contained(self.whole, places)).to(points.device)
+        return torch.from_numpy(self._test(places)).to(points.device)
 
     def textured(
         self, size: int = 1024, padding: int = 4, face_limit: int = 200_000, seconds: float = 30.0
