@@ -293,7 +293,7 @@ def test_narrow_bounds_are_kept_to(ball_run: Path, tmp_path: Path):
 def test_other_resolutions_show_the_same_gaussians(resolution: int, start: str, ball_run: Path):
     [before] = load_objects(ball_run, quiet())
     one = begun(init=ball_run / start, camera={"resolution": (resolution,)})
-    error = (surface_of(one, 128)[0] - surface_of(before, 128)[0]).square().mean()
+    error = (surface_of(one, 256)[0] - surface_of(before, 256)[0]).square().mean()
     assert -10 * torch.log10(error) > 38  # dB
 
 
