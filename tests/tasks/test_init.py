@@ -294,7 +294,7 @@ def test_other_resolutions_show_the_same_gaussians(resolution: int, start: str, 
     [before] = load_objects(ball_run, quiet())
     one = begun(init=ball_run / start, camera={"resolution": (resolution,)})
     error = (surface_of(one, 256)[0] - surface_of(before, 256)[0]).square().mean()
-    assert -10 * torch.log10(error) > 38  # dB
+    assert -10 * torch.log10(error) > 35  # dB; blur that was of pixels is that at the origin everywhere
 
 
 def test_a_milestone_at_the_end_is_of_no_step(tmp_path: Path):
