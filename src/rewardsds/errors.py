@@ -57,6 +57,10 @@ class NotFiniteError(RewardsdsError):
     """A gradient, a parameter, or what was given is NaN or infinite."""
 
 
+class InvisibleError(RewardsdsError):
+    """Nothing is seen of an object, so that no picture of it tells how to change it."""
+
+
 class WriteError(RewardsdsError):
     """Something could not be written, for example because the disk is full."""
 

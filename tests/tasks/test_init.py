@@ -12,7 +12,7 @@ import trimesh
 from PIL import Image
 from torch import Tensor
 
-from fake_task import SMALL_3D, quiet
+from fake_task import SMALL_3D, quiet, said
 from rewardsds.cli import main
 from rewardsds.scenes.export import save_png, turntable_cameras
 from rewardsds.scenes.gaussians.ply import write_ply
@@ -76,6 +76,39 @@ def test_every_backbone_starts_from_a_mesh(backbone: str, tmp_path: Path):
     solid = side > 0.5
     assert solid.any(0).sum() > 1.5 * solid.any(1).sum()  # twice as long as high, seen from the side
     assert solid.any(0).sum() >= 24
+
+
+def painted_ball(path: Path, kind: str) -> Path:
+    """Red above, blue below; a mesh, the same with one face missing, or points of it."""
+    mesh = trimesh.creation.icosphere(5)
+    faces = mesh.faces[1:] if kind == "open" else mesh.faces
+
+    def colours(places: Any) -> Any:
+        return np.where(places[:, 2:] > 0, [[255, 0, 0, 255]], [[0, 0, 255, 255]]).astype(np.uint8)
+
+    if kind == "cloud":
+        trimesh.PointCloud(mesh.vertices, colours(mesh.vertices)).export(path)
+    else:
+        trimesh.Trimesh(mesh.vertices, faces, vertex_colors=colours(mesh.vertices)).export(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["closed", "open", "cloud"])
+def test_a_nerf_has_the_size_and_the_colours_of_a_ball(kind: str, tmp_path: Path):
+    one = begun(backbone="nerf", init=painted_ball(tmp_path / "ball.ply", kind))
+    cameras = turntable_cameras(1, elevation=0.0)
+    with torch.no_grad():
+        rendering = one.render(cameras, size=64)
+    assert rendering.images is not None
+    assert rendering.alpha is not None
+    image, alpha = rendering.images[0, 0], rendering.alpha[0, 0, 0]
+    distance = cameras.camera_to_world[0, 0, :3, 3].norm()
+    outline = torch.tan(torch.asin(0.9 / distance)) / torch.tan(cameras.field_of_view[0, 0] / 2)
+    assert float((alpha > 0.5).sum() / (torch.pi * (32 * outline) ** 2)) == pytest.approx(1, abs=0.03)
+    solid = alpha > 0.9
+    saturation = image.amax(0) - image.amin(0)
+    assert saturation[solid].mean() > 0.92
+    assert one.density(torch.zeros(1, 3)) > 10  # not hollow
 
 
 def test_gaussians_are_taken_over_as_they_are(tmp_path: Path):
@@ -151,6 +184,157 @@ def test_other_backbones_take_the_shape_of_a_run(backbone: str, finished: Path):
         both = (alpha > 0.5) & (covered > 0.5)
         assert both.sum() > 0.8 * ((alpha > 0.5) | (covered > 0.5)).sum()
         assert (image - expected)[:, both].abs().mean() < 0.12
+
+
+# --- Gaussians of another run or file -----------------------------------------------------------------------
+
+
+def surface_of(one: Object3D, size: int = 64) -> tuple[Tensor, Tensor]:
+    """Images (4, 3, s, s) and alpha (4, s, s) from four sides."""
+    with torch.no_grad():
+        rendering = one.render(turntable_cameras(4), size=size)
+    assert rendering.images is not None
+    assert rendering.alpha is not None
+    return rendering.images[0], rendering.alpha[0, :, 0]
+
+
+@pytest.fixture(scope="module")
+def ball_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of opaque Gaussians on a painted ball of radius 0.6, and their PLY."""
+    folder = tmp_path_factory.mktemp("ball")
+    points = torch.randn((3000, 3), generator=torch.Generator().manual_seed(1))
+    points = 0.6 * torch.nn.functional.normalize(points, dim=-1)
+    colours = torch.where(
+        points[:, 2:] > 0, torch.tensor([0.95, 0.05, 0.05]), torch.tensor([0.05, 0.05, 0.95])
+    )
+    write_ply(
+        folder / "g.ply", points, torch.tensor([1.0, 0, 0, 0]).repeat(3000, 1), torch.full((3000, 3), 0.02),
+        torch.full((3000,), 0.95), colours,
+    )  # fmt: skip
+    run(settings(init=folder / "g.ply", steps=2, out=folder / "run"), console=quiet())
+    return folder / "run"
+
+
+@pytest.mark.parametrize("start", ["", "object.ply"])
+@pytest.mark.parametrize("backbone", ["nerf", "mesh"])
+def test_gaussians_keep_place_size_and_colours_in_other_backbones(backbone: str, start: str, ball_run: Path):
+    """Neither larger, nor moved, nor paler, whether they are given as a run or as its file."""
+    values = {"extraction": {**SMALL_MESH, "faces": 3000}} if backbone == "mesh" else {}
+    one = begun(backbone=backbone, init=ball_run / start, **values)
+    (image, alpha), (expected, covered) = surface_of(one), surface_of(load_objects(ball_run, quiet())[0])
+    a, b = alpha > 0.5, covered > 0.5
+    assert (a & b).sum() > 0.95 * (a | b).sum()
+    assert float(a.sum() / b.sum()) == pytest.approx(1, abs=0.04)
+    saturation, wanted = ((of.amax(1) - of.amin(1))[a & b].mean() for of in (image, expected))
+    assert float(saturation) > 0.93 * float(wanted)
+
+
+@pytest.mark.parametrize(
+    "gaussians",
+    [{"prune_screen_size": 0.5}, {"sh_degree": 1}, {"strategy": "mcmc"}],
+    ids=lambda values: next(iter(values)),
+)
+def test_other_settings_leave_the_gaussians_as_they_are(gaussians: dict[str, Any], ball_run: Path):
+    [before] = load_objects(ball_run, quiet())
+    after = begun(init=ball_run, gaussians=gaussians)
+    assert isinstance(before, GaussianScene)
+    assert isinstance(after, GaussianScene)
+    for name in ("means", "log_scales", "quats", "opacity_logits", "colour_logits"):
+        assert torch.equal(getattr(before, name), getattr(after, name)), name
+    assert torch.equal(surface_of(before)[0], surface_of(after)[0])
+
+
+def test_statistics_of_another_run_are_not_taken_over(ball_run: Path):
+    [before] = load_objects(ball_run, quiet())
+    after = begun(init=ball_run)
+    assert isinstance(before, GaussianScene)
+    assert isinstance(after, GaussianScene)
+    assert before.gradient_count.sum() > 0
+    assert after.gradient_count.sum() == after.gradient_sum.sum() == 0
+
+
+def test_harmonics_are_padded_and_cut(tmp_path: Path):
+    degrees = {"initial_gaussians": 50, "sh_degree": 2, "sh_degree_every": 0}
+    run(settings(gaussians=degrees, out=tmp_path / "run"), console=quiet())
+    [before] = load_objects(tmp_path / "run", quiet())
+    more = begun(init=tmp_path / "run", gaussians={**degrees, "sh_degree": 3, "sh_degree_every": 100})
+    less = begun(init=tmp_path / "run", gaussians={**degrees, "sh_degree": 1})
+    assert isinstance(before, GaussianScene)
+    assert isinstance(more, GaussianScene)
+    assert isinstance(less, GaussianScene)
+    assert before.harmonics.any()
+    assert torch.equal(more.harmonics[:, :8], before.harmonics)
+    assert not more.harmonics[:, 8:].any()
+    assert more.degree == 2
+    assert torch.equal(less.harmonics, before.harmonics[:, :3])
+
+
+def test_the_limit_of_gaussians_holds_for_a_run_as_for_its_file(ball_run: Path):
+    few = {"initial_gaussians": 10, "max_gaussians": 100}
+    for start in ("", "object.ply"):
+        with pytest.raises(
+            ValueError, match="holds 3,000 Gaussians, max_gaussians is 100: raise max_gaussians"
+        ):
+            begun(init=ball_run / start, gaussians=few)
+
+
+def test_narrow_bounds_are_kept_to(ball_run: Path, tmp_path: Path):
+    """By runs, files of Gaussians, meshes: none starts where it would be removed."""
+    narrow = {"initial_radius": 0.3, "initial_gaussians": 300, "bounds": 0.5}
+    for start in (ball_run, ball_run / "object.ply", painted_ball(tmp_path / "ball.ply", "closed")):
+        one = begun(init=start, gaussians=narrow)
+        assert isinstance(one, GaussianScene)
+        assert float(one.means.detach().norm(dim=-1).max()) == pytest.approx(0.5, abs=0.002)
+        assert float(one.means.detach().norm(dim=-1).max()) < 0.5
+
+
+@pytest.mark.parametrize("start", ["", "object.ply"])
+@pytest.mark.parametrize("resolution", [64, 128, 256])
+def test_other_resolutions_show_the_same_gaussians(resolution: int, start: str, ball_run: Path):
+    [before] = load_objects(ball_run, quiet())
+    one = begun(init=ball_run / start, camera={"resolution": (resolution,)})
+    error = (surface_of(one, 256)[0] - surface_of(before, 256)[0]).square().mean()
+    assert -10 * torch.log10(error) > 35  # dB; blur that was of pixels is that at the origin everywhere
+
+
+def test_a_milestone_at_the_end_is_of_no_step(tmp_path: Path):
+    """The blur in files is that of pictures that were trained from."""
+    grown = {"camera": {"resolution": (16, 64), "milestones": (2,)}}
+    for name, values in (("grown", grown), ("plain", {"camera": {"resolution": (16,)}})):
+        small = {"gaussians": {"initial_gaussians": 100}, "steps": 2, "out": tmp_path / name}
+        run(settings(**small, **values), console=quiet())
+    files = [(tmp_path / name / "object.ply").read_bytes() for name in ("grown", "plain")]
+    assert files[0] == files[1]
+    [one] = load_objects(tmp_path / "grown", quiet())
+    assert one.resolution == 16
+
+
+# --- a NeRF of another run ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "other", [{"occupancy_resolution": 12}, {"environment": True}, {"samples_per_ray": 24}], ids=str
+)
+def test_other_settings_leave_the_nerf_as_it_is(other: dict[str, Any], tmp_path: Path):
+    run(settings(backbone="nerf", nerf=SMALL_NERF, out=tmp_path / "run"), console=quiet())
+    [before] = load_objects(tmp_path / "run", quiet())
+    after = begun(backbone="nerf", nerf={**SMALL_NERF, **other}, init=tmp_path / "run")
+    points = 2 * torch.rand((500, 3), generator=torch.Generator().manual_seed(0)) - 1
+    assert torch.equal(before.density(points), after.density(points))
+    assert torch.equal(before.colour(points), after.colour(points))
+
+
+def test_a_nerf_of_another_build_is_fitted_anew_and_that_is_told(tmp_path: Path):
+    run(settings(backbone="nerf", nerf=SMALL_NERF, out=tmp_path / "run"), console=quiet())
+    quick = {**SMALL_MESH, "level_views": 2, "silhouette_views": 0}
+    values = {"backbone": "nerf", "init": tmp_path / "run", "extraction": quick}
+    given = settings(**values, nerf={**SMALL_NERF, "growth": 1.4}).resolved()
+    objects, console = make_objects(given), quiet()
+    begin_from(given, objects, console)
+    assert "of another build (growth): a mesh is made of it" in said(console)
+
+
+# --- textures -----------------------------------------------------------------------------------------------
 
 
 def test_a_texture_is_refined_and_the_shape_stays(finished: Path, tmp_path: Path):
@@ -256,6 +440,39 @@ def test_what_is_no_shape_is_told_before_anything_is_written(
     assert told in said
     assert "Traceback" not in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_a_run_is_no_start(tmp_path: Path):
+    with pytest.raises(
+        ValueError, match=r"holds no run \(no settings.yaml\): give the folder of a 3D run, or a mesh"
+    ):
+        begun(init=tmp_path)
+
+
+def test_gaussians_that_cannot_be_seen_are_no_start(tmp_path: Path):
+    with pytest.raises(
+        ValueError, match=r"no Gaussian can be seen.*higher gaussians.initial_opacity \(it is 0.003\)"
+    ):
+        run(settings(gaussians={"initial_opacity": 0.003}, out=tmp_path / "run"), console=quiet())
+    assert not (tmp_path / "run").exists()
+    ones = torch.ones((50, 3))
+    write_ply(tmp_path / "g.ply", 0.3 * ones, torch.ones((50, 4)), 0.1 * ones, torch.full((50,), 2e-9), ones)
+    with pytest.raises(ValueError, match="no Gaussian can be seen"):
+        begun(init=tmp_path / "g.ply")
+
+
+def test_gaussians_that_vanish_stop_the_run_with_its_state_saved(tmp_path: Path):
+    """What weighs their opacity is far too strong."""
+    heavy = {"initial_gaussians": 100, "opacity_weight": 1e6, "opacities_learning_rate": 1.0}
+    out = tmp_path / "run"
+    with pytest.raises(
+        ValueError, match=r"nothing is seen of the Gaussians any more.*the state before it is in"
+    ):
+        run(settings(gaussians=heavy, steps=30, checkpoint_every=100, out=out), console=quiet())
+    [one] = load_objects(out, quiet())
+    assert isinstance(one, GaussianScene)
+    assert 0 < one.step < 30
+    assert not (out / "results.json").exists()
 
 
 def test_a_texture_needs_a_shape(capsys: pytest.CaptureFixture[str]):

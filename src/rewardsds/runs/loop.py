@@ -23,6 +23,7 @@ from rewardsds.distillation.step import StepRecord
 from rewardsds.errors import (
     CheckpointError,
     Interrupted,
+    InvisibleError,
     NotFiniteError,
     RewardsdsError,
     RunFolderError,
@@ -308,6 +309,12 @@ class TrainingLoop:
             raise RewardsdsError(
                 f"{error}; that was in step {step + 1}, the state before it is in {path}: mend the reward and "
                 f"continue with `rewardsds resume {self.folder.path}`"
+            ) from error
+        except InvisibleError as error:
+            path = self._save_before_step(before)
+            raise InvisibleError(
+                f"{error}; that was in step {step + 1}, the state before it is in {path}: start again with a lower "
+                "guidance scale, learning rate or weight of a regulariser"
             ) from error
         except RuntimeError as error:
             if not is_out_of_memory(error):

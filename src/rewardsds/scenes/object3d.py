@@ -20,15 +20,15 @@ START_RADIUS = 0.9  # of the ball that shapes to start from are scaled to fit in
 Colour = tuple[float, float, float]
 
 
-def into_ball(points: Tensor) -> tuple[Tensor, float]:
-    """What brings points (M, 3) just into the ball of radius START_RADIUS, their bounding box around the origin: the
-    centre (3,) float64 to take from them, and then a factor. Raises ValueError where all of them lie at one place."""
+def into_ball(points: Tensor, radius: float = START_RADIUS) -> tuple[Tensor, float]:
+    """What brings points (M, 3) just into the ball of a radius, their bounding box around the origin: the centre (3,)
+    float64 to take from them, and then a factor. Raises ValueError where all of them lie at one place."""
     places = points.double()
     centre = (places.amin(0) + places.amax(0)) / 2
     farthest = float((places - centre).norm(dim=-1).max())
     if not 0 < farthest < math.inf:
         raise ValueError("all of it lies at one point")
-    return centre, START_RADIUS / farthest
+    return centre, radius / farthest
 
 
 class Object3D(ABC):
@@ -48,6 +48,7 @@ class Object3D(ABC):
         self.background = background or BackgroundSettings()
         self.device = torch.device(device)
         self.step = 0
+        self._in_progress = False
         self._trajectory: Cameras | None = None
         self.relative_distance: float | None = None
         if self.camera.trajectory is None:
@@ -59,8 +60,8 @@ class Object3D(ABC):
 
     @property
     def resolution(self) -> int:
-        """Pixels of training renders at the present step."""
-        return self.camera.resolution_at(self.step)
+        """Pixels of training renders: of the step in progress, and between steps of the last that was done."""
+        return self.camera.resolution_at(self.step if self._in_progress else max(self.step - 1, 0))
 
     # --- seeing -----------------------------------------------------------------------------------------
 
@@ -139,11 +140,13 @@ class Object3D(ABC):
 
     def before_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         self.step = step
+        self._in_progress = True
 
     def after_step(
         self, step: int, optimizer: torch.optim.Optimizer, generators: Sequence[torch.Generator]
     ) -> None:
         self.step = step + 1
+        self._in_progress = False
 
     @abstractmethod
     def state_dict(self) -> Mapping[str, Tensor]: ...

@@ -17,12 +17,14 @@ from rewardsds.runs.progress import say
 from rewardsds.runs.randomness import generator
 from rewardsds.scenes.base import Scene
 from rewardsds.scenes.gaussians.scene import GaussianScene
+from rewardsds.scenes.gaussians.settings import MAXIMUM_GAUSSIANS
+from rewardsds.scenes.gaussians.starts import start_radius
 from rewardsds.scenes.group import SceneGroup
 from rewardsds.scenes.mesh.make import make_mesh
 from rewardsds.scenes.mesh.scene import MeshScene
-from rewardsds.scenes.mesh.shapes import ENDINGS, Part, Shape, read_shape
+from rewardsds.scenes.mesh.shapes import ENDINGS, Part, Shape, is_gaussian_ply, read_shape
 from rewardsds.scenes.nerf.scene import NeRFScene
-from rewardsds.scenes.object3d import Object3D
+from rewardsds.scenes.object3d import Object3D, into_ball
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 from rewardsds.tasks.settings import TextTo3DSettings
 
@@ -59,33 +61,80 @@ def as_scene(objects: Sequence[Object3D]) -> Scene:
 def begin_from(
     settings: TextTo3DSettings, objects: Sequence[Object3D], console: Console | None = None
 ) -> None:
-    """Brings new objects to `settings.init`. Raises ValueError, in one line, for what is no shape."""
-    init = settings.init
-    if init is None:
-        return
+    """Brings new objects to `settings.init`, where it is given.
+
+    Raises ValueError, in one line, for what is no shape, and for Gaussians of which nothing can be seen.
+    """
+    if settings.init is not None:
+        _begin_from(settings.init, settings, objects, console or Console(stderr=True, highlight=False))
+    for one in objects:
+        if isinstance(one, GaussianScene):
+            one.check_visible()
+
+
+def _begin_from(
+    init: Path, settings: TextTo3DSettings, objects: Sequence[Object3D], console: Console
+) -> None:
     if init.is_dir():
-        others = load_objects(init, console or Console(stderr=True, highlight=False), settings.device)
+        if not RunFolder(init).settings.is_file():
+            raise SettingsError(
+                f"init is {init}, a folder that holds no run (no {RunFolder(init).settings.name}): give the folder of "
+                f"a 3D run, or a mesh, a point cloud or Gaussians ({', '.join(ENDINGS)})"
+            )
+        others = load_objects(init, console, settings.device)
         for index, (seed, one) in enumerate(zip(settings.seeds, objects, strict=True)):
-            _begin_from_object(one, others[index % len(others)], settings, seed)
+            _begin_from_object(one, others[index % len(others)], settings, seed, console)
         return
     if not init.exists():
         raise SettingsError(
             f"init is {init}, and there is no such file or folder: give a mesh, a point cloud or Gaussians "
             f"({', '.join(ENDINGS)}), or the folder of a 3D run"
         )
+    if is_gaussian_ply(init):
+        _begin_from_ply(init, objects, settings, console)
+        return
     shape = read_shape(init)
     for seed, one in zip(settings.seeds, objects, strict=True):
         _begin_from_shape(one, shape, settings, generator(seed, "start"))
 
 
-def _begin_from_object(one: Object3D, other: Object3D, settings: TextTo3DSettings, seed: int) -> None:
-    """An object of the same kind and build is taken over, of others a mesh is made."""
-    if type(one) is type(other):
-        try:
-            one.load_state_dict(other.state_dict())
+def _begin_from_ply(
+    path: Path, objects: Sequence[Object3D], settings: TextTo3DSettings, console: Console
+) -> None:
+    """Gaussians are taken as they are, and of them a mesh is made for other backbones."""
+    for seed, one in zip(settings.seeds, objects, strict=True):
+        if isinstance(one, GaussianScene):
+            one.start_from_ply(path)
+            continue
+        # all of them, with what they show from one side alone; bounds are those of an object
+        whole = {"initial_gaussians": 1, "max_gaussians": MAXIMUM_GAUSSIANS, "sh_degree": 3}
+        gaussians = GaussianScene(
+            [generator(seed, "init")],
+            settings.gaussians.model_copy(update=whole),
+            camera=settings.camera,
+            background=settings.background,
+            device=settings.device,
+        )
+        gaussians.start_from_ply(path)
+        _begin_from_object(one, gaussians, settings, seed, console)
+
+
+def _begin_from_object(
+    one: Object3D, other: Object3D, settings: TextTo3DSettings, seed: int, console: Console
+) -> None:
+    """An object of the same kind is taken over, of others a mesh is made."""
+    if isinstance(one, GaussianScene) and isinstance(other, GaussianScene):
+        one.start_from_gaussians(other, str(settings.init))
+        return
+    if isinstance(one, NeRFScene) and isinstance(other, NeRFScene):
+        different = one.start_from_nerf(other)
+        if not different:
             return
-        except ValueError:  # of other settings: its shape is what can be taken over
-            pass
+        say(
+            console,
+            f"the NeRF of {settings.init} is of another build ({', '.join(different)}): a mesh is made of it, and "
+            "the new one is fitted to that",
+        )
     mesh = make_mesh(other, settings.extraction)
     if isinstance(one, MeshScene):
         one.start_from(mesh)
@@ -102,14 +151,15 @@ def _begin_from_shape(
     if isinstance(one, MeshScene):
         e = settings.extraction
         one.start_from(shape.textured(e.texture_size, e.padding, e.atlas_faces, e.atlas_seconds))
-    elif isinstance(one, GaussianScene) and shape.kind == "gaussians" and settings.init is not None:
-        one.start_from_ply(settings.init)  # with all that a surface does not tell of them
     elif isinstance(one, GaussianScene):
         points, colours, normals = shape.surface_points(len(one), draws)
+        if float(points.norm(dim=-1).max()) > one.settings.bounds:
+            centre, factor = into_ball(points, start_radius(one.settings))
+            points = ((points.double() - centre) * factor).float()
         one.start_from(points, colours, draws, normals)
     elif isinstance(one, NeRFScene):
         points, colours, _ = shape.surface_points(POINTS, draws)
-        one.start_from(points, colours, shape.inside if shape.watertight else None, draws)
+        one.start_from(points, colours, shape.inside if shape.parts else None, draws)
 
 
 def read_run(run: Path, device: str | None = None) -> TextTo3DSettings:

@@ -38,7 +38,7 @@ def test_formats_whose_axes_stay(ending: str, tmp_path: Path):
     quarters().export(path)
     shape = read_shape(path)
     assert shape.kind == "mesh"
-    assert shape.watertight
+    assert shape.whole.is_watertight
     found = shape.surface_points(4000, generator())
     half = torch.tensor([1.0, 2.0, 3.0]) * 0.9 / math.sqrt(14)
     torch.testing.assert_close(found.points.amax(0), half, atol=0.01, rtol=0)
@@ -175,15 +175,26 @@ def test_inside_bodies_that_overlap(tmp_path: Path):
     ]
 
 
-def test_open_borders_have_no_inside(tmp_path: Path):
-    mesh = quarters()
-    mesh.update_faces(np.arange(12) > 0)
-    mesh.export(tmp_path / "open.ply")
+def test_inside_a_body_with_a_hole(tmp_path: Path):
+    """Also where its faces look inwards, and where another body, of which the fronts are seen, lies in it."""
+    whole = trimesh.creation.icosphere(3)
+    whole.update_faces(np.arange(len(whole.faces)) >= 20)
+    whole.invert()
+    small = trimesh.creation.icosphere(1, 0.3)
+    trimesh.util.concatenate([whole, small]).export(tmp_path / "open.ply")
     shape = read_shape(tmp_path / "open.ply")
-    assert not shape.watertight
-    with pytest.raises(ValueError, match=r"open\.ply has open borders \(3 edges"):
-        shape.inside(torch.zeros((1, 3)))
-    assert len(shape.surface_points(10, generator()).points) == 10  # its surface can be used
+    assert not shape.whole.is_watertight
+    points = 2 * torch.rand((4000, 3), generator=generator()) - 1
+    radius = points.norm(dim=-1)
+    clear = (radius - 0.9).abs() > 0.02
+    assert ((shape.inside(points) == (radius < 0.9))[clear]).float().mean() > 0.995
+
+
+def test_a_sheet_has_no_inside(tmp_path: Path):
+    corners = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], float)
+    trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]]).export(tmp_path / "sheet.ply")
+    points = torch.rand((500, 3), generator=generator()) * torch.tensor([1, 1, 0.02]) - 0.01
+    assert not read_shape(tmp_path / "sheet.ply").inside(points).any()
 
 
 # --- point clouds -------------------------------------------------------------------------------------------

@@ -11,17 +11,20 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from rewardsds.errors import InvisibleError
 from rewardsds.scenes.base import Rendering
 from rewardsds.scenes.cameras import Cameras
+from rewardsds.scenes.export import turntable_cameras
 from rewardsds.scenes.gaussians import harmonics as sh
 from rewardsds.scenes.gaussians.density import PARAMETERS
 from rewardsds.scenes.gaussians.field import evaluate
 from rewardsds.scenes.gaussians.limits import check_count, check_gaussians
 from rewardsds.scenes.gaussians.ply import write_ply
 from rewardsds.scenes.gaussians.rasterization import rasterization
+from rewardsds.scenes.gaussians.reference import MIN_ALPHA
 from rewardsds.scenes.gaussians.settings import GaussianSettings
 from rewardsds.scenes.gaussians.splat import write_splat
-from rewardsds.scenes.gaussians.starts import from_ply, from_points
+from rewardsds.scenes.gaussians.starts import brought_in, check_room, from_ply, from_points, unblurred
 from rewardsds.scenes.gaussians.strategies import STRATEGIES
 from rewardsds.scenes.object3d import Colour, Object3D
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
@@ -130,9 +133,36 @@ class GaussianScene(Object3D):
 
         Spherical harmonics of the file are in use from the first step on. Call it before the optimiser is made.
         """
-        values, degree = from_ply(self.settings, path)
+        values, degree = from_ply(self.settings, path, self._blur())
         self._start(values)
         self.degree = max(self.degree, degree)
+
+    def start_from_gaussians(self, other: GaussianScene, name: str) -> None:
+        """Puts the Gaussians of another scene in place of the present ones, whatever its settings were.
+
+        They look as there: the blur of its renders stays, coefficients of spherical harmonics are added as zeros or
+        dropped. What they were about to do there, its statistics, is not taken over. Where the bounds are narrower than
+        they were there, Gaussians are brought into them, as `starts.from_ply` says. name: of the other, for errors.
+        Raises ValueError for more than max_gaussians. Call it before the optimiser is made.
+        """
+        s = self.settings
+        check_room(s, name, len(other))
+        values = {key: getattr(other, key).detach().cpu().clone() for key in PARAMETERS}
+        means, scales = values["means"], values["log_scales"].exp()
+        own, theirs = self._blur(), other._blur()
+        if s.bounds < other.settings.bounds:
+            means, scales = brought_in(s, name, means, (scales.square() + theirs).sqrt())
+            values |= {"means": means, "log_scales": unblurred(scales, own)}
+        elif own != theirs:
+            values["log_scales"] = unblurred((scales.square() + theirs).sqrt(), own)
+        if s.sh_degree:
+            coefficients = torch.zeros(len(other), sh.count(s.sh_degree), 3)
+            kept = min(coefficients.shape[1], sh.count(other.degree))
+            if kept:
+                coefficients[:, :kept] = other.harmonics.detach().cpu()[:, :kept]
+            values["harmonics"] = coefficients
+        self._start(values)
+        self.degree = max(self.degree, min(other.degree, s.sh_degree))
 
     def reset_statistics(self) -> None:
         self.gradient_sum = torch.zeros(len(self), device=self.device)
@@ -194,11 +224,36 @@ class GaussianScene(Object3D):
             backgrounds=behind.repeat_interleave(views, dim=0),
             render_mode="RGB+ED",
         )
+        if generators is not None and not bool((alphas > 0).any()) and self._vanished():
+            raise InvisibleError(
+                "nothing is seen of the Gaussians any more: they are too transparent, or out of sight, and have no "
+                "gradient by which that could change"
+            )
         if info["means2d"].requires_grad:
             self._renders.append((info["means2d"], info["radii"], size))
         renders = renders.permute(0, 3, 1, 2).unflatten(0, (groups, views))
         alpha = alphas.permute(0, 3, 1, 2).unflatten(0, (groups, views))
         return Rendering(images=renders[:, :, :3], depth=renders[:, :, 3:], alpha=alpha)
+
+    def _vanished(self) -> bool:
+        """Whether no Gaussian is drawn from four sides, or, where cameras may look elsewhere, none could be."""
+        with torch.no_grad():
+            if not bool((self.opacity_logits.sigmoid() >= MIN_ALPHA).any()):
+                return True
+            if self.camera.trajectory is not None:
+                return False
+            alpha = self.render(turntable_cameras(4), size=64).alpha
+        return alpha is not None and not bool((alpha > 0).any())
+
+    def check_visible(self) -> None:
+        """Raises InvisibleError where all Gaussians are too transparent to be drawn, or to be changed ever."""
+        highest = float(self.opacity_logits.detach().sigmoid().max())
+        if highest < MIN_ALPHA:
+            raise InvisibleError(
+                f"no Gaussian can be seen at the start: opacities are at most {highest:.2g}, and none below 1/255 is "
+                f"drawn or changed; give a higher gaussians.initial_opacity (it is {self.settings.initial_opacity:g}), "
+                "or another object to start from (init)"
+            )
 
     # --- its shape --------------------------------------------------------------------------------------
 

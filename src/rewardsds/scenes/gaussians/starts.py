@@ -11,12 +11,45 @@ from torch import Tensor
 from rewardsds.scenes.gaussians import harmonics as sh
 from rewardsds.scenes.gaussians.ply import read_blur, read_ply
 from rewardsds.scenes.gaussians.settings import MAXIMUM_GAUSSIANS, GaussianSettings
-from rewardsds.scenes.object3d import into_ball
+from rewardsds.scenes.object3d import START_RADIUS, into_ball
 
 NEIGHBOURS = 3  # whose distances give a Gaussian its size (arXiv 2308.04079, section 5.1)
 FLATNESS = 0.3  # thickness along a normal, as a share of the extent along the surface
 SMALLEST_SCALE = 1e-4
+INNER = 0.999  # of the bounds, where they are narrow: what starts in them is not removed by rounding
 COLOUR_MARGIN = 1e-3  # black and white stay within reach of a gradient
+
+
+def start_radius(settings: GaussianSettings) -> float:
+    """Of the ball that what lies out of the settings' bounds is brought into."""
+    return min(START_RADIUS, INNER * settings.bounds)
+
+
+def check_room(settings: GaussianSettings, name: str, number: int) -> None:
+    """Raises ValueError where a file or a run holds more Gaussians than the settings' max_gaussians."""
+    if number > settings.max_gaussians:
+        raise ValueError(
+            f"{name} holds {number:,} Gaussians, max_gaussians is {settings.max_gaussians:,}: raise max_gaussians"
+        )
+
+
+def brought_in(settings: GaussianSettings, name: str, means: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (N, 3) and scales (N, 3) where none lies out of bounds: as they are, or all of them moved and made smaller.
+
+    Raises ValueError where all lie at one place, out of bounds."""
+    if float(means.norm(dim=-1).max()) <= settings.bounds:
+        return means, scales
+    try:
+        centre, factor = into_ball(means, start_radius(settings))
+    except ValueError as error:
+        raise ValueError(f"{name} has no extent: {error}") from None
+    return ((means.double() - centre) * factor).float(), scales * factor
+
+
+def unblurred(scales: Tensor, blur: float) -> Tensor:
+    """Log scales (N, 3) of Gaussians that have these standard deviations once a variance is added to them, or as nearly
+    so as can be."""
+    return (scales.double().square() - blur).clamp(min=SMALLEST_SCALE**2).log().mul(0.5).float()
 
 
 def from_points(
@@ -47,7 +80,7 @@ def from_points(
     if farthest > settings.bounds:
         raise ValueError(
             f"the points to start from reach {farthest:.3g} from the origin, but Gaussians beyond {settings.bounds:g} "
-            "(bounds) are removed: move and scale the shape into a ball of radius 0.9 around the origin"
+            f"(bounds) are removed: scale it into a ball of radius {start_radius(settings):.3g} around the origin"
         )
     chosen = torch.arange(len(p))
     if len(p) > settings.max_gaussians:
@@ -68,37 +101,32 @@ def from_points(
     }
 
 
-def from_ply(settings: GaussianSettings, path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], int]:
+def from_ply(
+    settings: GaussianSettings, path: str | os.PathLike[str], blur: float
+) -> tuple[dict[str, Tensor], int]:
     """Parameters of the Gaussians of a 3DGS PLY, and the degree of their spherical harmonics.
 
-    None is left out, and they stay where they are. Only if some lie out of the settings' bounds, where they would be
-    removed, all are brought into the ball of radius 0.9, which changes their pictures in scale alone. Of the spherical
-    harmonics those above the settings' sh_degree are dropped. The blur that `write_ply` notes in files of ours is taken
-    out of the scales again. Raises ValueError for a file that cannot be read, and where there are more Gaussians than
-    the settings' max_gaussians.
+    blur: the variance that renders add to them, world units². None is left out, and they stay where they are. Only if
+    some lie out of the settings' bounds, where they would be removed, all are brought into the ball of `start_radius`,
+    which changes their pictures in scale alone. Of the spherical harmonics those above the settings' sh_degree are
+    dropped. Scales of our files hold the blur of the run that wrote them, as `write_ply` notes: what renders add is
+    taken out of them, and they look as there. Raises ValueError for a file that cannot be read, and where there are
+    more Gaussians than the settings' max_gaussians.
     """
     g = read_ply(path)
     number = len(g["means"])
-    if number > settings.max_gaussians:
-        raise ValueError(
-            f"{path} holds {number:,} Gaussians, max_gaussians is {settings.max_gaussians:,}: raise max_gaussians"
-        )
+    check_room(settings, str(path), number)
     functions = sh.count(settings.sh_degree)
     degree = min(sh.degree_of(g["harmonics"].shape[1]), settings.sh_degree)
     coefficients = torch.zeros(number, functions, 3)
     coefficients[:, : sh.count(degree)] = g["harmonics"][:, : sh.count(degree)]
     while degree and not bool(coefficients[:, sh.count(degree - 1) : sh.count(degree)].any()):
         degree -= 1  # files are padded with zeros
-    means, scales = g["means"], (g["scales"].square() - read_blur(path)).clamp(min=0).sqrt()
-    if float(means.norm(dim=-1).max()) > settings.bounds:
-        try:
-            centre, factor = into_ball(means)
-        except ValueError as error:
-            raise ValueError(f"{path} has no extent: {error}") from None
-        means, scales = ((means.double() - centre) * factor).float(), scales * factor
+    means, scales = brought_in(settings, str(path), g["means"], g["scales"])
+    log_scales = unblurred(scales, blur) if read_blur(path) else scales.clamp(min=SMALLEST_SCALE).log()
     values = {
         "means": means,
-        "log_scales": scales.clamp(min=SMALLEST_SCALE).log(),
+        "log_scales": log_scales,
         "quats": g["quats"],
         "opacity_logits": g["opacities"].clamp(1e-6, 1 - 1e-6).logit(),
         "colour_logits": g["colours"].clamp(COLOUR_MARGIN, 1 - COLOUR_MARGIN).logit(),

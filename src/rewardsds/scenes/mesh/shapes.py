@@ -16,6 +16,7 @@ from rewardsds.scenes.gaussians.ply import read_ply
 from rewardsds.scenes.mesh.atlas import unwrap
 from rewardsds.scenes.mesh.bake import dilated
 from rewardsds.scenes.mesh.files import from_gltf_axes
+from rewardsds.scenes.mesh.inside import Inside
 from rewardsds.scenes.mesh.rasterise import rasterise_uvs
 from rewardsds.scenes.mesh.textured import TexturedMesh, face_normals, resampled, sample_texture
 from rewardsds.scenes.object3d import into_ball
@@ -115,27 +116,16 @@ class Shape:
         )
         return trimesh.Trimesh(places.double().numpy(), same.reshape(-1, 3).numpy(), process=True)
 
-    @property
-    def watertight(self) -> bool:
-        return bool(self.parts) and bool(self.whole.is_watertight)
+    @cached_property
+    def _test(self) -> Inside:
+        return Inside(self.whole)
 
     def inside(self, points: Tensor) -> Tensor:
-        """(M,) bool: which of the points (M, 3) lie inside one of the mesh's closed bodies.
-
-        Raises ValueError for a point cloud and for a mesh with open borders.
+        """(M,) bool: which of the points (M, 3) lie inside one of the mesh's bodies, as `inside.Inside` says, also
+        of those with holes. Raises ValueError for a point cloud.
         """
-        whole = self.whole
-        if not whole.is_watertight:
-            edges = np.unique(whole.edges_sorted, axis=0, return_counts=True)[1]
-            raise ValueError(
-                f"{self.name} has open borders ({int((edges != 2).sum())} edges without two faces), so it has no "
-                "inside: close its holes in a mesh editor, or start from its surface"
-            )
-        found = np.zeros(len(points), dtype=bool)
         places = points.detach().double().cpu().numpy()
-        for body in whole.split(only_watertight=False):
-            found |= body.contains(places)
-        return torch.from_numpy(found).to(points.device)
+        return torch.from_numpy(self._test(places)).to(points.device)
 
     def textured(
         self, size: int = 1024, padding: int = 4, face_limit: int = 200_000, seconds: float = 30.0

@@ -22,6 +22,11 @@ from rewardsds.scenes.nerf.volume import Samples, accumulate, render_weights, sa
 from rewardsds.scenes.object3d import RADIUS, Colour, Object3D
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
+OF_A_FIELD = (
+    "levels", "features", "log2_table", "base_resolution", "growth", "neurons", "hidden_layers", "density_activation",
+    "colour_activation", "blob", "blob_scale", "blob_radius",
+)  # fmt: skip
+"""Settings with which the same weights mean another object, or none."""
 POINTS_AT_ONCE = 2**18  # of questions about the shape: memory
 
 
@@ -212,11 +217,31 @@ class NeRFScene(Object3D):
         """Fits density and colour to a shape, in place of the blob.
 
         points: (M, 3) on its surface, in the ball of radius 1. colours: (M, 3) in [0, 1], theirs. inside: points
-        (K, 3) → (K,) bool; without it the shape is a shell around the points. generator: a CPU generator. Raises
-        ValueError for points that show no shape. Call it before the optimiser is made.
+        (K, 3) → (K,) bool; without it, what the points enclose. Surfaces that enclose nothing become thin sheets.
+        generator: a CPU generator. Raises ValueError for points that show no shape. Call it before the optimiser is
+        made.
         """
         fit_shape(self.field, points, colours, inside, generator, steps, self._step_length(True))
         self.occupancy.update(self.density, self._step_length(True), fresh=True)
+
+    def start_from_nerf(self, other: NeRFScene) -> list[str]:
+        """Takes density and colour of another scene over; the environment too where both have the same kind.
+
+        Returns the names of the settings that differ in what a field is: then nothing is taken over. Call it before the
+        optimiser is made.
+        """
+        different = [
+            name for name in OF_A_FIELD if getattr(self.settings, name) != getattr(other.settings, name)
+        ]
+        if different:
+            return different
+        self.field.load_state_dict(other.field.state_dict())
+        if self.environment is not None and other.environment is not None:
+            same = ("environment_layers", "environment_neurons")
+            if all(getattr(self.settings, name) == getattr(other.settings, name) for name in same):
+                self.environment.load_state_dict(other.environment.state_dict())
+        self.occupancy.update(self.density, self._step_length(True), fresh=True)
+        return []
 
     # --- optimising -------------------------------------------------------------------------------------
 
