@@ -137,6 +137,16 @@ def test_a_loss_repaints_it():
     assert torch.equal(make_mesh(scene).texture, mesh.texture)
 
 
+def test_nothing_old_stays_between_the_charts():
+    """Else seams show in viewers, whose coarser levels of a texture mix it in."""
+    mesh = wall(torch.zeros((3, 16, 16)))
+    mesh = TexturedMesh(mesh.vertices, mesh.faces, 0.25 + 0.5 * mesh.uvs, mesh.texture)
+    scene = scene_of(mesh)
+    with torch.no_grad():  # as gradients do: what triangles show turns white, the rest stays black
+        scene.texture_logits[:, 4:12, 4:12] = 8.0
+    assert (scene.textured_mesh().texture > 0.99).all()
+
+
 def test_total_variation_by_hand():
     texture = torch.full((3, 2, 2), 0.5)
     texture[:, 0, 1] = 0.75
