@@ -2,14 +2,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import trimesh
 from analytic_objects import AnalyticObject, Sphere, TwoColouredBox
 from glb_renderer import psnr, render_glb
 from torch import Tensor
 
-from rewardsds.scenes.cameras import sample_single_views
-from rewardsds.scenes.mesh.bake import bake_texture, dilated
+from rewardsds.scenes.cameras import Cameras, orbit, sample_single_views
+from rewardsds.scenes.mesh.bake import GRAZING, _looked_up, bake_texture, dilated
+from rewardsds.scenes.mesh.extract import spread_cameras
 from rewardsds.scenes.mesh.files import write_glb
 from rewardsds.scenes.mesh.make import make_mesh
+from rewardsds.scenes.mesh.rasterise import rasterise
 from rewardsds.scenes.mesh.settings import MeshExportSettings
 from rewardsds.scenes.mesh.shapes import read_shape
 from rewardsds.scenes.mesh.textured import TexturedMesh
@@ -42,6 +45,43 @@ def test_colours_at_known_points(tmp_path: Path):
     wanted = (0.5 + 0.6 * found.points * 0.6 / 0.9).clamp(0, 1)
     assert (found.colours - wanted).abs().mean() < 0.012
     assert (found.colours - wanted).abs().max() < 0.12
+
+
+def looked_up(vertices: Tensor, faces: Tensor, places: Tensor, normals: Tensor, camera: Cameras) -> Tensor:
+    """How far places (P, 3) of a surface are seen in a picture of 128 pixels; NaN where they face away."""
+    fragments = rasterise(vertices, faces, camera[None], 128, 128)
+    toward = torch.nn.functional.normalize(camera.camera_to_world[:3, 3] - places, dim=-1)
+    cosine = (toward * normals).sum(-1)
+    facing = cosine > GRAZING
+    seen = torch.full((len(places),), torch.nan)
+    white = torch.ones((4, 128, 128))
+    seen[facing] = _looked_up(white, fragments, camera, places[facing], cosine[facing])[1]
+    return seen
+
+
+def test_a_ball_does_not_hide_itself():
+    """Else its texture gets stripes where it is seen at a slant, view by view."""
+    mesh = trimesh.creation.icosphere(5, 0.6)
+    vertices = torch.tensor(mesh.vertices, dtype=torch.float32)
+    normals = torch.nn.functional.normalize(vertices, dim=-1)
+    for camera in (spread_cameras(8)[k] for k in range(8)):
+        seen = looked_up(vertices, torch.tensor(mesh.faces), vertices, normals, camera)
+        assert (seen[seen.isfinite()] == 1).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.6])
+def test_what_lies_before_it_hides_a_wall(turn: float):
+    """Two parallel walls, of which the camera sees the farther one's left half; turn: radians that it looks aslant."""
+    square = torch.tensor([[0.0, -0.5, -0.5], [0.0, 0.5, -0.5], [0.0, 0.5, 0.5], [0.0, -0.5, 0.5]])
+    before = square * torch.tensor([1.0, 0.5, 1.0]) + torch.tensor([0.25, 0.25, 0.0])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    places = torch.zeros((5, 3))
+    places[:, 1] = torch.tensor([-0.45, -0.35, 0.1, 0.2, 0.25])
+    one = torch.ones((1, 1))
+    camera = orbit(turn * one, 0 * one, 3 * one, 0.6 * one)[0, 0]
+    normals = torch.tensor([1.0, 0.0, 0.0]).expand(5, 3)
+    seen = looked_up(torch.cat([square, before]), torch.cat([faces, faces + 4]), places, normals, camera)
+    assert seen.tolist() == [1, 1, 0, 0, 0]
 
 
 class Unseen(TwoColouredBox):

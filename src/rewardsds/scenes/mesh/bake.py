@@ -23,6 +23,7 @@ UNTRAINED = (
     0.05  # weight of views from elevations that training never looked from: they fill what others do not see
 )
 HIDDEN = 0.02  # world units by which something nearer hides a texel
+SPREAD = 2.9  # pixels from a look-up to the farthest point that its neighbourhood can hold, along a diagonal
 
 
 @torch.no_grad()
@@ -56,7 +57,7 @@ def bake_texture(
         fragments = rasterise(
             vertices, faces, cameras[view : view + 1], settings.bake_size, settings.bake_size
         )
-        colours, seen = _looked_up(picture, fragments, camera, places[facing])
+        colours, seen = _looked_up(picture, fragments, camera, places[facing], cosine[facing])
         weight = seen * cosine[facing] ** POWER * _trust(scene, camera)
         sums[facing] += colours * weight[:, None]
         weights[facing] += weight
@@ -108,10 +109,13 @@ def _picture(scene: Object3D, camera: Cameras, size: int, background: Colour) ->
 
 
 def _looked_up(
-    picture: Tensor, fragments: Fragments, camera: Cameras, places: Tensor
+    picture: Tensor, fragments: Fragments, camera: Cameras, places: Tensor, cosine: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Colours (P, 3) of a picture (4, S, S) at places (P, 3) of the world, and how far they are seen there, (P,) from 0
-    to 1: not where something else is nearer, nor where the picture shows the background."""
+    to 1: not where something else is nearer, nor where the picture shows the background.
+
+    cosine: (P,) > 0, between the surface's normals there and the way to the camera.
+    """
     size = picture.shape[-1]
     pose = camera.camera_to_world
     local = (places - pose[:3, 3]) @ pose[:3, :3]
@@ -122,7 +126,10 @@ def _looked_up(
     # The nearest of a pixel's neighbourhood: beside an edge, what is behind is not believed.
     behind = torch.where(fragments.mask, fragments.depth, fragments.depth.new_tensor(1e3))
     nearest = -torch.nn.functional.max_pool2d(-behind[None], 3, stride=1, padding=1)
-    visible = nearest.reshape(-1)[index].amin(-1) > depth - HIDDEN
+    # A slanted surface is itself nearer there: what hides must be before its plane, or stripes are taken out of it.
+    slope = (1 - cosine.square()).clamp(min=0).sqrt() / cosine
+    slack = HIDDEN + SPREAD * (2 * reach / size) * slope
+    visible = nearest.reshape(-1)[index].amin(-1) > depth - slack
     found = (picture.flatten(1).T[index] * mix[..., None]).sum(1)  # P 4
     inside = ((uvs >= 0) & (uvs <= 1)).all(-1)
     opaque = found[:, 3] > OPAQUE
