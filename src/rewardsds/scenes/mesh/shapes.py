@@ -24,6 +24,9 @@ ENDINGS = (".glb", ".gltf", ".obj", ".stl", ".ply")
 LARGEST_FILE = 2**31  # bytes
 MOST_FACES = 5_000_000
 MOST_POINTS = 10_000_000
+SMALLEST_ATLAS = 16  # texels a side
+UNPLACED = 1e-3  # share of a surface that may have no area in an atlas that is kept: xatlas leaves some
+OVERLAP = 0.02  # by which the areas of its triangles may exceed what they cover
 PLAIN = (0.7, 0.7, 0.7)  # colour of what has none
 
 
@@ -174,11 +177,26 @@ class Shape:
 
 
 def _usable_atlas(part: Part) -> bool:
-    """Whether a part's texture can be optimised as it is: no tint, no repetition."""
+    """Whether a part's texture can be optimised as it is: no tint, no repetition, and nearly each place of the surface
+    has texels that no other place has. Palettes, and sides that share a picture, are not so."""
     if part.uvs is None or part.texture is None:
         return False
+    size = part.texture.shape[-1]
     inside = bool(((part.uvs >= 0) & (part.uvs <= 1)).all())
-    return inside and bool((part.colours == 1).all()) and part.texture.shape[-1] == part.texture.shape[-2]
+    if (
+        not inside
+        or bool((part.colours != 1).any())
+        or part.texture.shape[-2] != size
+        or size < SMALLEST_ATLAS
+    ):
+        return False
+    flat = torch.cat([part.uvs, torch.zeros_like(part.uvs[:, :1])], dim=-1).double()
+    areas = 0.5 * face_normals(flat, part.faces).norm(dim=-1)
+    surface = face_normals(part.vertices.double(), part.faces).norm(dim=-1)
+    if float(surface[areas == 0].sum()) > UNPLACED * float(surface.sum()):
+        return False
+    covered = rasterise_uvs(part.uvs, part.faces, size).mask.double().mean()
+    return float(areas.sum()) <= (1 + OVERLAP) * float(covered)
 
 
 # --- reading ------------------------------------------------------------------------------------------------
