@@ -17,7 +17,9 @@ from rewardsds.cli import main
 from rewardsds.scenes.export import save_png, turntable_cameras
 from rewardsds.scenes.gaussians.ply import write_ply
 from rewardsds.scenes.gaussians.scene import GaussianScene
+from rewardsds.scenes.mesh.files import write_glb
 from rewardsds.scenes.mesh.scene import MeshScene
+from rewardsds.scenes.mesh.textured import TexturedMesh
 from rewardsds.scenes.object3d import Object3D
 from rewardsds.tasks.objects import begin_from, load_objects, make_objects
 from rewardsds.tasks.run import resume, run
@@ -76,6 +78,20 @@ def test_every_backbone_starts_from_a_mesh(backbone: str, tmp_path: Path):
     solid = side > 0.5
     assert solid.any(0).sum() > 1.5 * solid.any(1).sum()  # twice as long as high, seen from the side
     assert solid.any(0).sum() >= 24
+
+
+def test_a_mesh_keeps_the_size_of_its_texture(tmp_path: Path):
+    """Where `mesh.texture_size` is null; what gets a new texture gets it in the size of the extraction."""
+    wall = torch.tensor([[0.0, -1.0, -1.0], [0.0, 1.0, -1.0], [0.0, 1.0, 1.0]])
+    uvs = torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
+    write_glb(TexturedMesh(wall, torch.tensor([[0, 1, 2]]), uvs, torch.rand((3, 48, 48))), tmp_path / "a.glb")
+    box = two_coloured_box(tmp_path / "box.ply")
+    for init, given, wanted in (
+        (tmp_path / "a.glb", None, 48), (tmp_path / "a.glb", 32, 32), (box, None, 64), (box, 128, 128),
+    ):  # fmt: skip
+        one = begun(backbone="mesh", init=init, mesh={"texture_size": given}, extraction=SMALL_MESH)
+        assert isinstance(one, MeshScene)
+        assert one.texture().shape == (3, wanted, wanted)
 
 
 def test_gaussians_are_taken_over_as_they_are(tmp_path: Path):

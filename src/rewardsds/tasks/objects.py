@@ -101,7 +101,8 @@ def _begin_from_shape(
 ) -> None:
     if isinstance(one, MeshScene):
         e = settings.extraction
-        one.start_from(shape.textured(e.texture_size, e.padding, e.atlas_faces, e.atlas_seconds))
+        size = settings.mesh.texture_size or e.texture_size
+        one.start_from(shape.textured(size, e.padding, e.atlas_faces, e.atlas_seconds))
     elif isinstance(one, GaussianScene) and shape.kind == "gaussians" and settings.init is not None:
         one.start_from_ply(settings.init)  # with all that a surface does not tell of them
     elif isinstance(one, GaussianScene):

@@ -79,6 +79,19 @@ def test_look_ups_are_bilinear():
     assert resampled(texture, 5)[0, 2].tolist() == pytest.approx([1.0, 1.1, 1.5, 1.9, 2.0])
 
 
+def test_a_smaller_texture_is_the_mean_of_the_larger():
+    stripes = torch.zeros((3, 64, 64))
+    stripes[:, :, ::4] = 1.0
+    torch.testing.assert_close(resampled(stripes, 16), torch.full((3, 16, 16), 0.25))
+    texture = torch.rand((3, 50, 50), generator=torch.Generator().manual_seed(0))
+    for size in (50, 49, 32, 20, 7):
+        small = resampled(texture, size)
+        torch.testing.assert_close(small.mean((1, 2)), texture.mean((1, 2)), atol=1e-6, rtol=0)
+    # texels of 2.5: two whole ones and half of the third
+    row = torch.arange(5.0).expand(3, 5, 5) / 5
+    torch.testing.assert_close(resampled(row, 2)[0, 0], torch.tensor([0.8, 3.2]) / 5)
+
+
 def test_grid_sample_looks_up_the_same():
     texture = torch.rand((3, 9, 9), generator=torch.Generator().manual_seed(1))
     uvs = torch.rand((50, 2), generator=torch.Generator().manual_seed(2))

@@ -63,7 +63,11 @@ class MeshSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     texture_size: int | None = Field(
-        default=None, ge=16, le=8192, description="Height and width of the texture. null: as the mesh has it."
+        default=None,
+        ge=16,
+        le=8192,
+        description="Height and width of the texture. null: as the mesh has it; where a new one is made for it, "
+        "extraction.texture_size.",
     )
     texture_learning_rate: float = Field(
         default=0.05, gt=0, le=10, description="Adam's learning rate of the texture's logits."

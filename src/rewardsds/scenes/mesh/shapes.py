@@ -17,7 +17,7 @@ from rewardsds.scenes.mesh.atlas import unwrap
 from rewardsds.scenes.mesh.bake import dilated
 from rewardsds.scenes.mesh.files import from_gltf_axes
 from rewardsds.scenes.mesh.rasterise import rasterise_uvs
-from rewardsds.scenes.mesh.textured import TexturedMesh, face_normals, resampled, sample_texture
+from rewardsds.scenes.mesh.textured import TexturedMesh, face_normals, sample_texture
 from rewardsds.scenes.object3d import into_ball
 
 ENDINGS = (".glb", ".gltf", ".obj", ".stl", ".ply")
@@ -143,10 +143,10 @@ class Shape:
     def textured(
         self, size: int = 1024, padding: int = 4, face_limit: int = 200_000, seconds: float = 30.0
     ) -> TexturedMesh:
-        """The mesh with one texture, size × size, as `MeshScene` takes it.
+        """The mesh with one texture, as `MeshScene` takes it.
 
-        A single part with a texture keeps its own atlas; everything else is unwrapped anew (see `atlas.unwrap`), and
-        its colours are painted into the new texture. Raises ValueError for a point cloud.
+        A single part with a texture keeps it and its atlas; everything else is unwrapped anew (see `atlas.unwrap`), and
+        its colours are painted into a new texture, size × size. Raises ValueError for a point cloud.
         """
         if not self.parts:
             raise ValueError(f"{self.name} is a point cloud: give a mesh where a mesh is to be textured")
@@ -154,7 +154,7 @@ class Shape:
         if len(self.parts) == 1 and _usable_atlas(only):
             assert only.uvs is not None
             assert only.texture is not None
-            return TexturedMesh(only.vertices, only.faces, only.uvs, resampled(only.texture, size))
+            return TexturedMesh(only.vertices, only.faces, only.uvs, only.texture)
         starts = np.cumsum([0, *(len(part.vertices) for part in self.parts)])
         vertices = torch.cat([part.vertices for part in self.parts])
         faces = torch.cat([part.faces + int(start) for part, start in zip(self.parts, starts)])
