@@ -317,6 +317,33 @@ def test_files_that_cannot_be_used(tmp_path: Path):
         read_shape(tmp_path / "nan.obj")
 
 
+def test_what_is_wrong_with_a_file_is_told_in_words(tmp_path: Path):
+    uvs = each_its_own()
+    box_with(uvs).export(tmp_path / "box.glb")
+    whole = (tmp_path / "box.glb").read_bytes()
+    for length in (4, 8, 15, 24, 300, len(whole) - 2):
+        (tmp_path / "cut.glb").write_bytes(whole[:length])
+        with pytest.raises(
+            ValueError, match=rf"cut\.glb cannot be read: it is cut off after {length:,} bytes"
+        ):
+            read_shape(tmp_path / "cut.glb")
+    (tmp_path / "page.glb").write_bytes(b"<html>not found</html>")
+    with pytest.raises(ValueError, match="it is no GLB"):
+        read_shape(tmp_path / "page.glb")
+    (tmp_path / "far.obj").write_text("v 0 0 0\nv 1 0 0\nv 2 1 0\nf 1 2 9\n")
+    with pytest.raises(ValueError, match=r"far\.obj cannot be read: it has faces that name vertices"):
+        read_shape(tmp_path / "far.obj")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_texture_coordinates_that_are_not_finite(value: float, tmp_path: Path):
+    uvs = each_its_own()
+    uvs[7, 1] = value
+    box_with(uvs).export(tmp_path / "box.glb")
+    with pytest.raises(ValueError, match=r"box\.glb has texture coordinates that are NaN or infinite"):
+        read_shape(tmp_path / "box.glb")
+
+
 def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     quarters().export(tmp_path / "box.ply")
     monkeypatch.setattr("rewardsds.scenes.mesh.shapes.MOST_FACES", 11)

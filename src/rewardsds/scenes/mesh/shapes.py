@@ -245,8 +245,22 @@ def _load(path: Path, ending: str) -> trimesh.Scene:
         # maintain_order and process: vertices must stay beside their uvs and colours
         return trimesh.load_scene(path, file_type=ending[1:], process=False, allow_remote=False)
     except Exception as error:  # whatever trimesh's readers raise: the file is the user's
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ValueError(f"{path} cannot be read: {reason}") from None
+        raise ValueError(f"{path} cannot be read: {_reason(path, error)}") from None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """What is wrong with a file, for what trimesh's readers say of it in terms of their own code."""
+    if path.suffix.lower() == ".glb":
+        with open(path, "rb") as file:
+            head = file.read(12)
+        if head[:4] != b"glTF":
+            return "it is no GLB"
+        there, announced = path.stat().st_size, int.from_bytes(head[8:12], "little")
+        if len(head) < 12 or there < announced:
+            return f"it is cut off after {there:,} bytes: copy or download it again"
+    if path.suffix.lower() == ".obj" and isinstance(error, IndexError):
+        return "it has faces that name vertices or texture coordinates which are not there"
+    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def _from_scene(path: Path, scene: trimesh.Scene, gltf: bool) -> Shape:
@@ -286,6 +300,9 @@ def _part(path: Path, mesh: Any, gltf: bool) -> Part:
         image = _image(visual.material)
         if image is not None:
             uvs = torch.from_numpy(np.asarray(visual.uv, np.float32)[:, :2].copy())
+            if not bool(uvs[faces].isfinite().all()):
+                raise ValueError(f"{path} has texture coordinates that are NaN or infinite: unwrap it again")
+            uvs = uvs.nan_to_num(0.0, 0.0, 0.0)  # of vertices without a face
             uvs = torch.stack([uvs[:, 0], 1 - uvs[:, 1]], dim=-1)  # trimesh counts v upwards
             pixels = np.asarray(image.convert("RGB"), np.float32) / 255
             texture = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
