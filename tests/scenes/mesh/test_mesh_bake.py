@@ -120,6 +120,12 @@ def test_the_background_stays_out_of_the_texture():
     assert (plain.texture - veiled.texture).abs().mean() < 0.01
 
 
+def test_settings_of_runs_that_named_the_colour_behind_can_be_read():
+    assert "bake_background" not in MeshExportSettings.model_fields
+    older = {**SMALL.model_dump(), "bake_background": [0.5, 0.5, 0.5]}
+    assert MeshExportSettings.model_validate(older) == SMALL
+
+
 def test_the_same_bits_again():
     first, again = make_mesh(Sphere(), SMALL), make_mesh(Sphere(), SMALL)
     for name in ("vertices", "faces", "uvs", "texture"):

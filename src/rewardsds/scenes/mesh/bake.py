@@ -14,8 +14,9 @@ from rewardsds.scenes.mesh.extract import CHUNK, spread_cameras
 from rewardsds.scenes.mesh.rasterise import Fragments, rasterise, rasterise_uvs
 from rewardsds.scenes.mesh.settings import MeshExportSettings
 from rewardsds.scenes.mesh.textured import bilinear_taps, face_normals
-from rewardsds.scenes.object3d import Colour, Object3D
+from rewardsds.scenes.object3d import Object3D
 
+BEHIND = (0.5, 0.5, 0.5)  # colour behind the object in its pictures, taken out of them again
 OPAQUE = 0.5  # alpha from which on a pixel shows the object's colour
 GRAZING = 0.15  # cosine below which a surface is seen too flat to tell its colour
 POWER = 2  # of the cosine, in a view's weight
@@ -53,7 +54,7 @@ def bake_texture(
         toward = torch.nn.functional.normalize(camera.camera_to_world[:3, 3] - places, dim=-1)
         cosine = (toward * normals).sum(-1)
         facing = torch.nonzero(cosine > GRAZING).squeeze(-1)
-        picture = _picture(scene, camera, settings.bake_size, settings.bake_background)
+        picture = _picture(scene, camera, settings.bake_size)
         fragments = rasterise(
             vertices, faces, cameras[view : view + 1], settings.bake_size, settings.bake_size
         )
@@ -91,9 +92,9 @@ def _trust(scene: Object3D, camera: Cameras, margin: float = 10.0) -> float:
     return 1.0 if low - margin <= elevation <= high + margin else UNTRAINED
 
 
-def _picture(scene: Object3D, camera: Cameras, size: int, background: Colour) -> Tensor:
+def _picture(scene: Object3D, camera: Cameras, size: int) -> Tensor:
     """(4, S, S) on the CPU: the object's own colours, without what shines through from behind, and its alpha."""
-    rendering = scene.render(camera[None, None].to(scene.device), size=size, background=background)
+    rendering = scene.render(camera[None, None].to(scene.device), size=size, background=BEHIND)
     assert rendering.images is not None
     image = rendering.images[0, 0].float().cpu()
     if not bool(image.isfinite().all()):
@@ -103,7 +104,7 @@ def _picture(scene: Object3D, camera: Cameras, size: int, background: Colour) ->
     if rendering.alpha is None:
         return torch.cat([image.clamp(0, 1), torch.ones_like(image[:1])])
     alpha = rendering.alpha[0, 0].float().cpu()
-    behind = image.new_tensor(background)[:, None, None]
+    behind = image.new_tensor(BEHIND)[:, None, None]
     own = ((image - (1 - alpha) * behind) / alpha.clamp(min=OPAQUE)).clamp(0, 1)
     return torch.cat([own, alpha])
 
