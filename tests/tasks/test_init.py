@@ -169,6 +169,25 @@ def test_other_backbones_take_the_shape_of_a_run(backbone: str, finished: Path):
         assert (image - expected)[:, both].abs().mean() < 0.12
 
 
+def test_the_atlas_is_made_for_the_texture_that_is_painted(finished: Path):
+    """A size that is no other's: padding between charts is of this many texels."""
+    values = {"backbone": "mesh", "init": finished}
+    one = begun(**values, mesh={"texture_size": 32}, extraction={**SMALL_MESH, "texture_size": 256})
+    alike = begun(**values, extraction={**SMALL_MESH, "texture_size": 32})
+    assert isinstance(one, MeshScene)
+    assert isinstance(alike, MeshScene)
+    assert one.texture().shape == (3, 32, 32)
+    assert torch.equal(one.uvs, alike.uvs)
+
+
+def test_too_many_faces_for_so_small_a_texture(finished: Path):
+    """Then the atlas is that of the extraction's size."""
+    extraction = {**SMALL_MESH, "atlas_faces": 0, "texture_size": 256}
+    one = begun(backbone="mesh", init=finished, mesh={"texture_size": 16}, extraction=extraction)
+    assert isinstance(one, MeshScene)
+    assert one.texture().shape == (3, 16, 16)
+
+
 def test_a_texture_is_refined_and_the_shape_stays(finished: Path, tmp_path: Path):
     values = {
         "backbone": "mesh",

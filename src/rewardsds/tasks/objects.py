@@ -21,6 +21,7 @@ from rewardsds.scenes.group import SceneGroup
 from rewardsds.scenes.mesh.make import make_mesh
 from rewardsds.scenes.mesh.scene import MeshScene
 from rewardsds.scenes.mesh.shapes import ENDINGS, Part, Shape, read_shape
+from rewardsds.scenes.mesh.textured import TexturedMesh
 from rewardsds.scenes.nerf.scene import NeRFScene
 from rewardsds.scenes.object3d import Object3D
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
@@ -86,14 +87,23 @@ def _begin_from_object(one: Object3D, other: Object3D, settings: TextTo3DSetting
             return
         except ValueError:  # of other settings: its shape is what can be taken over
             pass
-    mesh = make_mesh(other, settings.extraction)
     if isinstance(one, MeshScene):
-        one.start_from(mesh)
+        one.start_from(_mesh_to_paint(other, settings))
         return
+    mesh = make_mesh(other, settings.extraction)
     colours = torch.ones_like(mesh.vertices)
     part = Part(mesh.vertices, mesh.faces, colours, mesh.uvs, mesh.texture)
     shape = Shape(str(settings.init), "mesh", parts=(part,))
     _begin_from_shape(one, shape, settings, generator(seed, "start"))
+
+
+def _mesh_to_paint(other: Object3D, settings: TextTo3DSettings) -> TexturedMesh:
+    """With the atlas made for the texture's size in this run: in one for a larger texture charts lie too close."""
+    size = settings.mesh.texture_size or settings.extraction.texture_size
+    try:
+        return make_mesh(other, settings.extraction.model_copy(update={"texture_size": size}))
+    except ValueError:  # too many faces for a simple atlas of that size, or whatever is told again here
+        return make_mesh(other, settings.extraction)
 
 
 def _begin_from_shape(

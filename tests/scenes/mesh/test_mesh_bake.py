@@ -15,7 +15,7 @@ from rewardsds.scenes.mesh.make import make_mesh
 from rewardsds.scenes.mesh.rasterise import rasterise
 from rewardsds.scenes.mesh.settings import MeshExportSettings
 from rewardsds.scenes.mesh.shapes import read_shape
-from rewardsds.scenes.mesh.textured import TexturedMesh
+from rewardsds.scenes.mesh.textured import TexturedMesh, sample_texture
 
 SMALL = MeshExportSettings(
     resolution=48, level=0.0, faces=3000, texture_size=256, bake_views=20, bake_size=96, silhouette_views=0
@@ -99,6 +99,20 @@ def test_what_no_picture_shows_is_asked_of_the_object():
     orange, blue = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0.1, 0.3, 0.8])
     expected = torch.where(torch.arange(8) >= 4, orange[:, None], blue[:, None])  # u grows with x
     torch.testing.assert_close(texture, expected[:, None].expand(3, 8, 8))
+
+
+def test_a_chart_smaller_than_a_texel_has_its_own_colour():
+    """A small triangle on the box's blue back, whose chart lies beside that of its orange front."""
+    front = torch.tensor([[0.5, -0.3, -0.4], [0.5, 0.3, -0.4], [0.5, 0.3, 0.4]])
+    back = torch.tensor([[-0.5, 0.0, 0.0], [-0.5, 0.0, 0.05], [-0.5, 0.05, 0.0]])
+    corner = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    uvs = torch.cat([0.6 * corner, 0.875 + 0.004 * (corner + 1)])  # in 16 texels a side, between centres
+    faces = torch.arange(6).reshape(2, 3)
+    settings = SMALL.model_copy(update={"texture_size": 16})
+    texture = bake_texture(TwoColouredBox(), torch.cat([front, back]), faces, uvs, settings)
+    orange, blue = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0.1, 0.3, 0.8])
+    shown = sample_texture(texture, uvs[faces].mean(1))
+    torch.testing.assert_close(shown, torch.stack([orange, blue]), atol=0.05, rtol=0)
 
 
 class Veiled(Sphere):

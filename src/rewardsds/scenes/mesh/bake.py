@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rewardsds.scenes.cameras import Cameras
 from rewardsds.scenes.mesh.extract import CHUNK, spread_cameras
-from rewardsds.scenes.mesh.rasterise import Fragments, rasterise, rasterise_uvs
+from rewardsds.scenes.mesh.rasterise import Fragments, atlas_texels, rasterise
 from rewardsds.scenes.mesh.settings import MeshExportSettings
 from rewardsds.scenes.mesh.textured import bilinear_taps, face_normals
 from rewardsds.scenes.object3d import Object3D
@@ -33,7 +33,7 @@ def bake_texture(
 ) -> Tensor:
     """The texture (3, T, T) in [0, 1] that makes a mesh look as its object does, from all around.
 
-    Each texel that a triangle covers looks up its place in pictures of the object that see it, and takes their mean,
+    Each of the `atlas_texels` looks up its place in pictures of the object that see it, and takes their mean,
     weighted by the square of the cosine between ray and normal; where views that training looked from see it, others
     hardly count. What shines through from behind the object is taken out
     of the pictures. Texels that no picture shows get the object's `colour` at their place, and what lies between the
@@ -41,7 +41,7 @@ def bake_texture(
     """
     settings = settings or MeshExportSettings()
     size = settings.texture_size
-    covered = rasterise_uvs(uvs, faces, size)
+    covered = atlas_texels(uvs, faces, size)
     mask = covered.mask[0]
     places = covered.interpolate(faces, vertices)  # P 3
     flat = torch.nn.functional.normalize(face_normals(vertices, faces), dim=-1)

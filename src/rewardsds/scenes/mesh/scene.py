@@ -13,7 +13,7 @@ from torch.nn import Parameter
 from rewardsds.scenes.base import Rendering
 from rewardsds.scenes.cameras import Cameras
 from rewardsds.scenes.mesh.bake import dilated
-from rewardsds.scenes.mesh.rasterise import Fragments, rasterise, rasterise_uvs
+from rewardsds.scenes.mesh.rasterise import Fragments, atlas_texels, rasterise
 from rewardsds.scenes.mesh.settings import MeshSettings
 from rewardsds.scenes.mesh.textured import TexturedMesh, check_triangles, resampled, sample_texture
 from rewardsds.scenes.object3d import Colour, Object3D
@@ -59,7 +59,7 @@ class MeshScene(Object3D):
         self.faces = faces.to(self.device).clone()
         self.uvs = uvs.to(self.device, torch.float32).clone()
         self.texture_logits = Parameter(logits.to(self.device, torch.float32).clone())
-        mask = rasterise_uvs(self.uvs, self.faces, logits.shape[-1]).mask[0]
+        mask = atlas_texels(self.uvs, self.faces, logits.shape[-1]).mask[0]
         self._covered = mask.cpu()
         self._beside = mask[:, 1:] & mask[:, :-1]  # neighbours that both belong to triangles
         self._below = mask[1:] & mask[:-1]

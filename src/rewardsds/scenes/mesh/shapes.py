@@ -16,7 +16,7 @@ from rewardsds.scenes.gaussians.ply import read_ply
 from rewardsds.scenes.mesh.atlas import unwrap
 from rewardsds.scenes.mesh.bake import dilated
 from rewardsds.scenes.mesh.files import from_gltf_axes
-from rewardsds.scenes.mesh.rasterise import rasterise_uvs
+from rewardsds.scenes.mesh.rasterise import atlas_texels, rasterise_uvs
 from rewardsds.scenes.mesh.textured import TexturedMesh, face_normals, sample_texture
 from rewardsds.scenes.object3d import into_ball
 
@@ -161,7 +161,7 @@ class Shape:
         # corners at one place are merged first, or every face of an STL would become a chart
         places, same = torch.unique(vertices, dim=0, return_inverse=True)
         index, unwrapped, uvs = unwrap(places, same[faces], size, padding, face_limit, seconds)
-        fragments = rasterise_uvs(uvs, unwrapped, size)
+        fragments = atlas_texels(uvs, unwrapped, size)
         mask = fragments.mask[0]
         triangle, barycentric = fragments.triangle[0][mask], fragments.barycentric[0][mask]
         colours = torch.empty((len(triangle), 3))
