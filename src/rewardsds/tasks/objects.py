@@ -23,6 +23,7 @@ from rewardsds.scenes.group import SceneGroup
 from rewardsds.scenes.mesh.make import make_mesh
 from rewardsds.scenes.mesh.scene import MeshScene
 from rewardsds.scenes.mesh.shapes import ENDINGS, Part, Shape, is_gaussian_ply, read_shape
+from rewardsds.scenes.mesh.textured import TexturedMesh
 from rewardsds.scenes.nerf.scene import NeRFScene
 from rewardsds.scenes.object3d import Object3D, into_ball
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
@@ -135,14 +136,23 @@ def _begin_from_object(
             f"the NeRF of {settings.init} is of another build ({', '.join(different)}): a mesh is made of it, and "
             "the new one is fitted to that",
         )
-    mesh = make_mesh(other, settings.extraction)
     if isinstance(one, MeshScene):
-        one.start_from(mesh)
+        one.start_from(_mesh_to_paint(other, settings))
         return
+    mesh = make_mesh(other, settings.extraction)
     colours = torch.ones_like(mesh.vertices)
     part = Part(mesh.vertices, mesh.faces, colours, mesh.uvs, mesh.texture)
     shape = Shape(str(settings.init), "mesh", parts=(part,))
     _begin_from_shape(one, shape, settings, generator(seed, "start"))
+
+
+def _mesh_to_paint(other: Object3D, settings: TextTo3DSettings) -> TexturedMesh:
+    """With the atlas made for the texture's size in this run: in one for a larger texture charts lie too close."""
+    size = settings.mesh.texture_size or settings.extraction.texture_size
+    try:
+        return make_mesh(other, settings.extraction.model_copy(update={"texture_size": size}))
+    except ValueError:  # too many faces for a simple atlas of that size, or whatever is told again here
+        return make_mesh(other, settings.extraction)
 
 
 def _begin_from_shape(
@@ -150,7 +160,8 @@ def _begin_from_shape(
 ) -> None:
     if isinstance(one, MeshScene):
         e = settings.extraction
-        one.start_from(shape.textured(e.texture_size, e.padding, e.atlas_faces, e.atlas_seconds))
+        size = settings.mesh.texture_size or e.texture_size
+        one.start_from(shape.textured(size, e.padding, e.atlas_faces, e.atlas_seconds))
     elif isinstance(one, GaussianScene):
         points, colours, normals = shape.surface_points(len(one), draws)
         if float(points.norm(dim=-1).max()) > one.settings.bounds:

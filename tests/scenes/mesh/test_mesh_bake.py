@@ -2,17 +2,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import trimesh
 from analytic_objects import AnalyticObject, Sphere, TwoColouredBox
 from glb_renderer import psnr, render_glb
 from torch import Tensor
 
-from rewardsds.scenes.cameras import sample_single_views
-from rewardsds.scenes.mesh.bake import bake_texture, dilated
+from rewardsds.scenes.cameras import Cameras, orbit, sample_single_views
+from rewardsds.scenes.mesh.bake import GRAZING, _looked_up, bake_texture, dilated
+from rewardsds.scenes.mesh.extract import spread_cameras
 from rewardsds.scenes.mesh.files import write_glb
 from rewardsds.scenes.mesh.make import make_mesh
+from rewardsds.scenes.mesh.rasterise import rasterise
 from rewardsds.scenes.mesh.settings import MeshExportSettings
 from rewardsds.scenes.mesh.shapes import read_shape
-from rewardsds.scenes.mesh.textured import TexturedMesh
+from rewardsds.scenes.mesh.textured import TexturedMesh, sample_texture
 
 SMALL = MeshExportSettings(
     resolution=48, level=0.0, faces=3000, texture_size=256, bake_views=20, bake_size=96, silhouette_views=0
@@ -44,6 +47,43 @@ def test_colours_at_known_points(tmp_path: Path):
     assert (found.colours - wanted).abs().max() < 0.12
 
 
+def looked_up(vertices: Tensor, faces: Tensor, places: Tensor, normals: Tensor, camera: Cameras) -> Tensor:
+    """How far places (P, 3) of a surface are seen in a picture of 128 pixels; NaN where they face away."""
+    fragments = rasterise(vertices, faces, camera[None], 128, 128)
+    toward = torch.nn.functional.normalize(camera.camera_to_world[:3, 3] - places, dim=-1)
+    cosine = (toward * normals).sum(-1)
+    facing = cosine > GRAZING
+    seen = torch.full((len(places),), torch.nan)
+    white = torch.ones((4, 128, 128))
+    seen[facing] = _looked_up(white, fragments, camera, places[facing], cosine[facing])[1]
+    return seen
+
+
+def test_a_ball_does_not_hide_itself():
+    """Else its texture gets stripes where it is seen at a slant, view by view."""
+    mesh = trimesh.creation.icosphere(5, 0.6)
+    vertices = torch.tensor(mesh.vertices, dtype=torch.float32)
+    normals = torch.nn.functional.normalize(vertices, dim=-1)
+    for camera in (spread_cameras(8)[k] for k in range(8)):
+        seen = looked_up(vertices, torch.tensor(mesh.faces), vertices, normals, camera)
+        assert (seen[seen.isfinite()] == 1).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.6])
+def test_what_lies_before_it_hides_a_wall(turn: float):
+    """Two parallel walls, of which the camera sees the farther one's left half; turn: radians that it looks aslant."""
+    square = torch.tensor([[0.0, -0.5, -0.5], [0.0, 0.5, -0.5], [0.0, 0.5, 0.5], [0.0, -0.5, 0.5]])
+    before = square * torch.tensor([1.0, 0.5, 1.0]) + torch.tensor([0.25, 0.25, 0.0])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    places = torch.zeros((5, 3))
+    places[:, 1] = torch.tensor([-0.45, -0.35, 0.1, 0.2, 0.25])
+    one = torch.ones((1, 1))
+    camera = orbit(turn * one, 0 * one, 3 * one, 0.6 * one)[0, 0]
+    normals = torch.tensor([1.0, 0.0, 0.0]).expand(5, 3)
+    seen = looked_up(torch.cat([square, before]), torch.cat([faces, faces + 4]), places, normals, camera)
+    assert seen.tolist() == [1, 1, 0, 0, 0]
+
+
 class Unseen(TwoColouredBox):
     """A box that nobody can look at, only be told about."""
 
@@ -59,6 +99,20 @@ def test_what_no_picture_shows_is_asked_of_the_object():
     orange, blue = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0.1, 0.3, 0.8])
     expected = torch.where(torch.arange(8) >= 4, orange[:, None], blue[:, None])  # u grows with x
     torch.testing.assert_close(texture, expected[:, None].expand(3, 8, 8))
+
+
+def test_a_chart_smaller_than_a_texel_has_its_own_colour():
+    """A small triangle on the box's blue back, whose chart lies beside that of its orange front."""
+    front = torch.tensor([[0.5, -0.3, -0.4], [0.5, 0.3, -0.4], [0.5, 0.3, 0.4]])
+    back = torch.tensor([[-0.5, 0.0, 0.0], [-0.5, 0.0, 0.05], [-0.5, 0.05, 0.0]])
+    corner = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    uvs = torch.cat([0.6 * corner, 0.875 + 0.004 * (corner + 1)])  # in 16 texels a side, between centres
+    faces = torch.arange(6).reshape(2, 3)
+    settings = SMALL.model_copy(update={"texture_size": 16})
+    texture = bake_texture(TwoColouredBox(), torch.cat([front, back]), faces, uvs, settings)
+    orange, blue = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0.1, 0.3, 0.8])
+    shown = sample_texture(texture, uvs[faces].mean(1))
+    torch.testing.assert_close(shown, torch.stack([orange, blue]), atol=0.05, rtol=0)
 
 
 class Veiled(Sphere):
@@ -78,6 +132,12 @@ def test_the_background_stays_out_of_the_texture():
     plain, veiled = make_mesh(Sphere(), SMALL), make_mesh(Veiled(), SMALL)
     assert torch.equal(plain.uvs, veiled.uvs)
     assert (plain.texture - veiled.texture).abs().mean() < 0.01
+
+
+def test_settings_of_runs_that_named_the_colour_behind_can_be_read():
+    assert "bake_background" not in MeshExportSettings.model_fields
+    older = {**SMALL.model_dump(), "bake_background": [0.5, 0.5, 0.5]}
+    assert MeshExportSettings.model_validate(older) == SMALL
 
 
 def test_the_same_bits_again():

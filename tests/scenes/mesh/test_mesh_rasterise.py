@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from trimesh.ray.ray_pyembree import RayMeshIntersector
 
 from rewardsds.scenes.cameras import Cameras, orbit, sample_orbit_group
-from rewardsds.scenes.mesh.rasterise import rasterise, rasterise_uvs, reference_rasterise
+from rewardsds.scenes.mesh.rasterise import atlas_texels, rasterise, rasterise_uvs, reference_rasterise
 
 
 def front(distance: float = 2.0, degrees: float = 90.0) -> Cameras:
@@ -145,6 +145,28 @@ def test_texels_of_an_atlas():
     found = covered.interpolate(torch.tensor([[0, 1, 2]]), uvs)
     rows, columns = torch.nonzero(covered.mask[0]).unbind(-1)
     torch.testing.assert_close(found, torch.stack([columns + 0.5, rows + 0.5], dim=-1) / 4)
+
+
+def test_triangles_between_texel_centres_get_one():
+    """The larger of two in one texel; what is covered stays."""
+    corner = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    uvs = torch.cat(
+        [
+            0.5 * corner,  # covers the upper left quarter's half
+            0.83 + 0.01 * corner,
+            0.83 + 0.02 * corner,
+            0.13 + 0.01 * corner,  # lies on the first one
+        ]
+    )
+    faces = torch.arange(12).reshape(4, 3)
+    plain, found = rasterise_uvs(uvs, faces, 4), atlas_texels(uvs, faces, 4)
+    wanted = plain.triangle.clone()
+    wanted[0, 3, 3] = 2
+    assert torch.equal(found.triangle, wanted)
+    middle = found.interpolate(faces, uvs)[-1]
+    torch.testing.assert_close(middle, uvs[6:9].mean(0))
+    covered = plain.mask
+    assert torch.equal(found.barycentric[covered], plain.barycentric[covered])
 
 
 def test_cameras_without_a_single_axis_are_refused():

@@ -79,6 +79,19 @@ def test_look_ups_are_bilinear():
     assert resampled(texture, 5)[0, 2].tolist() == pytest.approx([1.0, 1.1, 1.5, 1.9, 2.0])
 
 
+def test_a_smaller_texture_is_the_mean_of_the_larger():
+    stripes = torch.zeros((3, 64, 64))
+    stripes[:, :, ::4] = 1.0
+    torch.testing.assert_close(resampled(stripes, 16), torch.full((3, 16, 16), 0.25))
+    texture = torch.rand((3, 50, 50), generator=torch.Generator().manual_seed(0))
+    for size in (50, 49, 32, 20, 7):
+        small = resampled(texture, size)
+        torch.testing.assert_close(small.mean((1, 2)), texture.mean((1, 2)), atol=1e-6, rtol=0)
+    # texels of 2.5: two whole ones and half of the third
+    row = torch.arange(5.0).expand(3, 5, 5) / 5
+    torch.testing.assert_close(resampled(row, 2)[0, 0], torch.tensor([0.8, 3.2]) / 5)
+
+
 def test_grid_sample_looks_up_the_same():
     texture = torch.rand((3, 9, 9), generator=torch.Generator().manual_seed(1))
     uvs = torch.rand((50, 2), generator=torch.Generator().manual_seed(2))
@@ -135,6 +148,16 @@ def test_a_loss_repaints_it():
     mesh = scene.textured_mesh()
     assert torch.equal(mesh.vertices, ball().vertices)  # the shape stays
     assert torch.equal(make_mesh(scene).texture, mesh.texture)
+
+
+def test_nothing_old_stays_between_the_charts():
+    """Else seams show in viewers, whose coarser levels of a texture mix it in."""
+    mesh = wall(torch.zeros((3, 16, 16)))
+    mesh = TexturedMesh(mesh.vertices, mesh.faces, 0.25 + 0.5 * mesh.uvs, mesh.texture)
+    scene = scene_of(mesh)
+    with torch.no_grad():  # as gradients do: what triangles show turns white, the rest stays black
+        scene.texture_logits[:, 4:12, 4:12] = 8.0
+    assert (scene.textured_mesh().texture > 0.99).all()
 
 
 def test_total_variation_by_hand():

@@ -67,6 +67,31 @@ def rasterise_uvs(uvs: Tensor, faces: Tensor, size: int) -> Fragments:
     return _rasterise(*_uv_space(uvs), faces.detach().cpu(), size, size, uvs.device)
 
 
+def atlas_texels(uvs: Tensor, faces: Tensor, size: int) -> Fragments:
+    """As `rasterise_uvs`; a triangle that covers no texel's centre gets the texel that its middle lies in, at its
+    middle, where no other triangle has it. Of several such triangles in one texel the largest counts."""
+    found = rasterise_uvs(uvs, faces, size)
+    triangle, barycentric, depth = (
+        part.flatten(0, 2) for part in (found.triangle, found.barycentric, found.depth)
+    )  # views: what is written into them is in `found`
+    lone = torch.ones(len(faces), dtype=torch.bool, device=triangle.device)
+    lone[triangle[triangle >= 0]] = False
+    missing = torch.nonzero(lone).squeeze(-1)
+    corners = uvs.detach()[faces[missing]].double()  # M 3 2
+    first, second = (corners[:, 1:] - corners[:, :1]).unbind(1)
+    areas = (first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).abs()
+    order = areas.argsort(descending=True, stable=True)
+    column, row = (corners.mean(1) * size).long().clamp(0, size - 1)[order].unbind(-1)
+    texel, which = np.unique((row * size + column).cpu().numpy(), return_index=True)
+    texel, which = (torch.from_numpy(array).to(triangle.device) for array in (texel, which))
+    free = triangle[texel] < 0
+    texel, which = texel[free], which[free]
+    triangle[texel] = missing[order][which]
+    barycentric[texel] = 1 / 3
+    depth[texel] = 1.0
+    return found
+
+
 def _camera_space(vertices: Tensor, cameras: Cameras) -> Tensor:
     """(C, V, 3) float64: to the right, up, and forward."""
     if len(cameras.batch_shape) != 1:

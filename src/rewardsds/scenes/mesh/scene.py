@@ -12,7 +12,8 @@ from torch.nn import Parameter
 
 from rewardsds.scenes.base import Rendering
 from rewardsds.scenes.cameras import Cameras
-from rewardsds.scenes.mesh.rasterise import Fragments, rasterise, rasterise_uvs
+from rewardsds.scenes.mesh.bake import dilated
+from rewardsds.scenes.mesh.rasterise import Fragments, atlas_texels, rasterise
 from rewardsds.scenes.mesh.settings import MeshSettings
 from rewardsds.scenes.mesh.textured import TexturedMesh, check_triangles, resampled, sample_texture
 from rewardsds.scenes.object3d import Colour, Object3D
@@ -58,7 +59,8 @@ class MeshScene(Object3D):
         self.faces = faces.to(self.device).clone()
         self.uvs = uvs.to(self.device, torch.float32).clone()
         self.texture_logits = Parameter(logits.to(self.device, torch.float32).clone())
-        mask = rasterise_uvs(self.uvs, self.faces, logits.shape[-1]).mask[0]
+        mask = atlas_texels(self.uvs, self.faces, logits.shape[-1]).mask[0]
+        self._covered = mask.cpu()
         self._beside = mask[:, 1:] & mask[:, :-1]  # neighbours that both belong to triangles
         self._below = mask[1:] & mask[:-1]
 
@@ -67,8 +69,13 @@ class MeshScene(Object3D):
         return self.texture_logits.sigmoid()
 
     def textured_mesh(self) -> TexturedMesh:
-        """The mesh as it is now, on the CPU."""
-        parts = (self.vertices, self.faces, self.uvs, self.texture().detach())
+        """The mesh as it is now, on the CPU.
+
+        What lies between the charts gets the nearest texel's colour: no gradient reaches most of it, and coarser levels
+        of a viewer's texture would mix in what was there before.
+        """
+        texture = dilated(self.texture().detach().cpu().permute(1, 2, 0), self._covered).permute(2, 0, 1)
+        parts = (self.vertices, self.faces, self.uvs, texture.contiguous())
         return TexturedMesh(*(part.cpu().clone() for part in parts))
 
     # --- seeing -----------------------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class MeshExportSettings(BaseModel):
@@ -52,9 +55,14 @@ class MeshExportSettings(BaseModel):
         default=48, ge=1, le=1024, description="Views all around whose colours make the texture."
     )
     bake_size: int = Field(default=256, ge=16, le=4096, description="Their height and width, pixels.")
-    bake_background: tuple[float, float, float] = Field(
-        default=(0.5, 0.5, 0.5), description="Colour behind the object in them."
-    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_runs(cls, values: Any) -> Any:
+        """Their settings.yaml names a colour behind the object, which was taken out of the pictures again."""
+        if isinstance(values, Mapping) and "bake_background" in values:
+            return {name: value for name, value in values.items() if name != "bake_background"}
+        return values
 
 
 class MeshSettings(BaseModel):
@@ -63,7 +71,11 @@ class MeshSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     texture_size: int | None = Field(
-        default=None, ge=16, le=8192, description="Height and width of the texture. null: as the mesh has it."
+        default=None,
+        ge=16,
+        le=8192,
+        description="Height and width of the texture. null: as the mesh has it; where a new one is made for it, "
+        "extraction.texture_size.",
     )
     texture_learning_rate: float = Field(
         default=0.05, gt=0, le=10, description="Adam's learning rate of the texture's logits."

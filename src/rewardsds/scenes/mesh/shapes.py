@@ -17,14 +17,17 @@ from rewardsds.scenes.mesh.atlas import unwrap
 from rewardsds.scenes.mesh.bake import dilated
 from rewardsds.scenes.mesh.files import from_gltf_axes
 from rewardsds.scenes.mesh.inside import Inside
-from rewardsds.scenes.mesh.rasterise import rasterise_uvs
-from rewardsds.scenes.mesh.textured import TexturedMesh, face_normals, resampled, sample_texture
+from rewardsds.scenes.mesh.rasterise import atlas_texels, rasterise_uvs
+from rewardsds.scenes.mesh.textured import TexturedMesh, face_normals, sample_texture
 from rewardsds.scenes.object3d import into_ball
 
 ENDINGS = (".glb", ".gltf", ".obj", ".stl", ".ply")
 LARGEST_FILE = 2**31  # bytes
 MOST_FACES = 5_000_000
 MOST_POINTS = 10_000_000
+SMALLEST_ATLAS = 16  # texels a side
+UNPLACED = 1e-3  # share of a surface that may have no area in an atlas that is kept: xatlas leaves some
+OVERLAP = 0.02  # by which the areas of its triangles may exceed what they cover
 PLAIN = (0.7, 0.7, 0.7)  # colour of what has none
 
 
@@ -130,10 +133,10 @@ class Shape:
     def textured(
         self, size: int = 1024, padding: int = 4, face_limit: int = 200_000, seconds: float = 30.0
     ) -> TexturedMesh:
-        """The mesh with one texture, size × size, as `MeshScene` takes it.
+        """The mesh with one texture, as `MeshScene` takes it.
 
-        A single part with a texture keeps its own atlas; everything else is unwrapped anew (see `atlas.unwrap`), and
-        its colours are painted into the new texture. Raises ValueError for a point cloud.
+        A single part with a texture keeps it and its atlas; everything else is unwrapped anew (see `atlas.unwrap`), and
+        its colours are painted into a new texture, size × size. Raises ValueError for a point cloud.
         """
         if not self.parts:
             raise ValueError(f"{self.name} is a point cloud: give a mesh where a mesh is to be textured")
@@ -141,14 +144,14 @@ class Shape:
         if len(self.parts) == 1 and _usable_atlas(only):
             assert only.uvs is not None
             assert only.texture is not None
-            return TexturedMesh(only.vertices, only.faces, only.uvs, resampled(only.texture, size))
+            return TexturedMesh(only.vertices, only.faces, only.uvs, only.texture)
         starts = np.cumsum([0, *(len(part.vertices) for part in self.parts)])
         vertices = torch.cat([part.vertices for part in self.parts])
         faces = torch.cat([part.faces + int(start) for part, start in zip(self.parts, starts)])
         # corners at one place are merged first, or every face of an STL would become a chart
         places, same = torch.unique(vertices, dim=0, return_inverse=True)
         index, unwrapped, uvs = unwrap(places, same[faces], size, padding, face_limit, seconds)
-        fragments = rasterise_uvs(uvs, unwrapped, size)
+        fragments = atlas_texels(uvs, unwrapped, size)
         mask = fragments.mask[0]
         triangle, barycentric = fragments.triangle[0][mask], fragments.barycentric[0][mask]
         colours = torch.empty((len(triangle), 3))
@@ -164,11 +167,26 @@ class Shape:
 
 
 def _usable_atlas(part: Part) -> bool:
-    """Whether a part's texture can be optimised as it is: no tint, no repetition."""
+    """Whether a part's texture can be optimised as it is: no tint, no repetition, and nearly each place of the surface
+    has texels that no other place has. Palettes, and sides that share a picture, are not so."""
     if part.uvs is None or part.texture is None:
         return False
+    size = part.texture.shape[-1]
     inside = bool(((part.uvs >= 0) & (part.uvs <= 1)).all())
-    return inside and bool((part.colours == 1).all()) and part.texture.shape[-1] == part.texture.shape[-2]
+    if (
+        not inside
+        or bool((part.colours != 1).any())
+        or part.texture.shape[-2] != size
+        or size < SMALLEST_ATLAS
+    ):
+        return False
+    flat = torch.cat([part.uvs, torch.zeros_like(part.uvs[:, :1])], dim=-1).double()
+    areas = 0.5 * face_normals(flat, part.faces).norm(dim=-1)
+    surface = face_normals(part.vertices.double(), part.faces).norm(dim=-1)
+    if float(surface[areas == 0].sum()) > UNPLACED * float(surface.sum()):
+        return False
+    covered = rasterise_uvs(part.uvs, part.faces, size).mask.double().mean()
+    return float(areas.sum()) <= (1 + OVERLAP) * float(covered)
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -217,8 +235,22 @@ def _load(path: Path, ending: str) -> trimesh.Scene:
         # maintain_order and process: vertices must stay beside their uvs and colours
         return trimesh.load_scene(path, file_type=ending[1:], process=False, allow_remote=False)
     except Exception as error:  # whatever trimesh's readers raise: the file is the user's
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ValueError(f"{path} cannot be read: {reason}") from None
+        raise ValueError(f"{path} cannot be read: {_reason(path, error)}") from None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """What is wrong with a file, for what trimesh's readers say of it in terms of their own code."""
+    if path.suffix.lower() == ".glb":
+        with open(path, "rb") as file:
+            head = file.read(12)
+        if head[:4] != b"glTF":
+            return "it is no GLB"
+        there, announced = path.stat().st_size, int.from_bytes(head[8:12], "little")
+        if len(head) < 12 or there < announced:
+            return f"it is cut off after {there:,} bytes: copy or download it again"
+    if path.suffix.lower() == ".obj" and isinstance(error, IndexError):
+        return "it has faces that name vertices or texture coordinates which are not there"
+    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def _from_scene(path: Path, scene: trimesh.Scene, gltf: bool) -> Shape:
@@ -258,6 +290,9 @@ def _part(path: Path, mesh: Any, gltf: bool) -> Part:
         image = _image(visual.material)
         if image is not None:
             uvs = torch.from_numpy(np.asarray(visual.uv, np.float32)[:, :2].copy())
+            if not bool(uvs[faces].isfinite().all()):
+                raise ValueError(f"{path} has texture coordinates that are NaN or infinite: unwrap it again")
+            uvs = uvs.nan_to_num(0.0, 0.0, 0.0)  # of vertices without a face
             uvs = torch.stack([uvs[:, 0], 1 - uvs[:, 1]], dim=-1)  # trimesh counts v upwards
             pixels = np.asarray(image.convert("RGB"), np.float32) / 255
             texture = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

@@ -90,10 +90,22 @@ def bilinear_taps(uvs: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]
 
 
 def resampled(texture: Tensor, size: int) -> Tensor:
-    """(3, T, T) as (3, size, size), bilinear."""
-    if texture.shape[-1] == size:
+    """(3, T, T) as (3, size, size): bilinear where it grows, means over what a new texel covers where it shrinks."""
+    old = texture.shape[-1]
+    if size > old:
+        axis = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+        v, u = torch.meshgrid(axis, axis, indexing="ij")
+        colours = sample_texture(texture, torch.stack([u, v], dim=-1).reshape(-1, 2))
+        return colours.T.reshape(3, size, size).contiguous()
+    if size == old:
         return texture
-    axis = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-    v, u = torch.meshgrid(axis, axis, indexing="ij")
-    colours = sample_texture(texture, torch.stack([u, v], dim=-1).reshape(-1, 2))
-    return colours.T.reshape(3, size, size).contiguous()
+    # differences of the integral of a row, read at the new texels' edges
+    edges = torch.arange(size + 1, dtype=torch.float64) * (old / size)
+    whole = edges.floor().long().clamp(max=old - 1)
+    rest = edges - whole
+    for axis in (1, 2):
+        lines = texture.double().movedim(axis, -1)
+        integral = torch.nn.functional.pad(lines.cumsum(-1), (1, 0))
+        at_edges = integral[..., whole] + rest * lines[..., whole]
+        texture = (at_edges.diff(dim=-1) * (size / old)).movedim(-1, axis)
+    return texture.float().clamp(0, 1).contiguous()
