@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from rewardsds.catalogue import find
 from rewardsds.errors import some_of
 from rewardsds.foreign import require_floats
-from rewardsds.hub import BESIDE_WEIGHTS, failed_transfer, located
+from rewardsds.hub import BESIDE_WEIGHTS, failed_transfer, located, snapshot
 
 Model = TypeVar("Model")
 
@@ -87,7 +87,11 @@ def read_tokenizer(source: str | PathLike[str], subfolder: str = "") -> Any:
     folder = Path(source).expanduser()
     place = str(folder.absolute() / subfolder) if folder.is_dir() else f"{source}/{subfolder}".rstrip("/")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), subfolder=subfolder)
+        if not folder.is_dir():
+            # By an id transformers asks for a config.json beside it, which no repository of a prior has and which is so
+            # never in the cache: without a network all that it needs would be there in vain.
+            folder = snapshot(str(source), [f"{subfolder}/{name}".lstrip("/") for name in BESIDE_WEIGHTS])
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), subfolder=subfolder)
     except (json.JSONDecodeError, failed_transfer()):
         raise
     except Exception as error:  # of any kind, by which of its files is missing or damaged

