@@ -106,8 +106,9 @@ def test_a_folder_for_inpainting_is_told(tiny_prior_folder: Path, tmp_path: Path
     assert "\n" not in str(error.value)
 
 
-def test_a_file_for_inpainting_is_told(tmp_path: Path) -> None:
-    state = SingleFile("sd1").published()
+@pytest.mark.parametrize("kind", ["sd1", "sd2"])
+def test_a_file_for_inpainting_is_told(kind: Any, tmp_path: Path) -> None:
+    state = SingleFile(kind).published()
     name = "model.diffusion_model.input_blocks.0.0.weight"
     wide = torch.zeros(len(state[name]), 9, 3, 3)
     torch.save({**state, name: wide}, tmp_path / "inpainting.ckpt")

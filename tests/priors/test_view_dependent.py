@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rewardsds.distillation.guidance import RewardSDS
-from rewardsds.distillation.losses import SDS, Bridge
-from rewardsds.distillation.weighting import BestWorst
+from rewardsds.distillation.losses import NFSD, SDS, Bridge
+from rewardsds.distillation.weighting import BestWorst, Uniform
 from rewardsds.priors.latent import LatentPrior
 from rewardsds.priors.load import load_prior
 from rewardsds.priors.view_dependent import PerpNeg, ViewDependentPrior, ViewWords, perpendicular
@@ -59,6 +59,9 @@ def test_the_prior_reads_those_words(prior: LatentPrior):
 def test_texts_of_views_and_empty_ones_stay_as_they_are(prior: LatentPrior, perp_neg: PerpNeg | None):
     mine = ViewDependentPrior(prior, perp_neg=perp_neg)
     assert mine.condition([""], "", poses(AROUND)).prompts == [""]
+    two = mine.condition(["a car", ""], "", poses(AROUND).expand(2, -1, -1, -1)).prompts
+    assert [*two[0]] == [*mine.condition(["a car"], "", poses(AROUND)).prompts[0]]
+    assert [*two[1]] == [""] * len(AROUND)
     own = [["a car", "a red car"]]
     assert mine.condition(own, "", poses([0.0, 90.0])).prompts == own
     assert mine.condition(["a car"]).prompts == ["a car"]  # nowhere is seen from nowhere
@@ -140,3 +143,23 @@ def test_the_reward_is_told_the_same_words(prior: LatentPrior, perp_neg: PerpNeg
     assert images.grad is not None
     assert images.grad.abs().sum() > 0
     assert told == ["a car, front view", "a car, side view", "a car, back view"]
+
+
+@pytest.mark.parametrize("perp_neg", [None, PerpNeg()])
+def test_what_nfsd_moves_off_is_told_without_the_words_of_sides(
+    prior: LatentPrior, perp_neg: PerpNeg | None
+) -> None:
+    asked: list[Any] = []
+
+    class Asked(ViewDependentPrior):
+        def condition(self, prompts: Any, *args: Any, **kwargs: Any) -> Any:
+            condition = super().condition(prompts, *args, **kwargs)
+            asked.append(condition.prompts)
+            return condition
+
+    mine = Asked(prior, perp_neg=perp_neg)
+    guidance = RewardSDS(mine, candidates=1, weighting=Uniform(), loss=NFSD(bad_quality="green"))
+    latents = torch.zeros(1, 2, *prior.latent_shape, requires_grad=True)
+    guidance(latents=latents, prompt="a car", cameras=poses([0.0, 180.0])).backward()
+    assert [*asked[0][0]] == ["a car, front view", "a car, back view"]
+    assert [*asked[1][0]] == ["green", "green"]

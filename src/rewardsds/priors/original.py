@@ -63,6 +63,7 @@ def parts(
     factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
     pixels = image_size or (1024 if xl else 256 if multiview else 512)
     unet = latent_unet(split_off(state, UNET), pixels // factor)
+    _expect_conditions(unet, xl, multiview)
     if xl:
         encoders: tuple[Any, ...] = (
             clip_text_encoder(split_off(state, TEXTS_XL[0])),
@@ -72,12 +73,27 @@ def parts(
         encoders = (clip_text_encoder(split_off(state, TEXT_1)),)
     else:
         encoders = (open_clip_text_encoder(split_off(state, TEXT_2)),)
-    plain_2 = not (xl or first or multiview)
+    takes_pictures = unet.config["in_channels"] != vae.config["latent_channels"]  # refused where it is loaded
+    plain_2 = not (xl or first or multiview or takes_pictures)
     if prediction_type is None:
         prediction_type = found_prediction_type(unet) if plain_2 else "epsilon"
     if plain_2 and prediction_type == "v_prediction" and image_size is None:
         unet.register_to_config(sample_size=768 // factor)
     return Parts(unet, vae, encoders, noise_schedule(prediction_type))
+
+
+def _expect_conditions(unet: Any, xl: bool, multiview: bool) -> None:
+    """Raises ValueError for a network that is told something besides texts, XL's sizes and MVDream's cameras."""
+    width = unet.config["projection_class_embeddings_input_dim"]
+    if multiview and width != CAMERA:
+        raise ValueError(
+            f"this network's cameras have {width} numbers, MVDream's have {CAMERA}: it is another model"
+        )
+    if unet.config["addition_embed_type"] is not None and not xl:
+        raise ValueError(
+            f"this network is told {width} numbers besides the text: give a model that makes pictures from text alone, "
+            "not one for variations of pictures"
+        )
 
 
 def noise_schedule(prediction_type: PredictionType = "epsilon") -> DDPMScheduler:

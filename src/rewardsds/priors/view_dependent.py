@@ -119,12 +119,12 @@ class ViewDependentPrior:
         negative_prompt: str | Texts = "",
         camera_to_world: Tensor | None = None,
     ) -> Condition:
-        if camera_to_world is None or not all(isinstance(text, str) and text for text in prompts):
+        if camera_to_world is None or not (any(prompts) and all(isinstance(text, str) for text in prompts)):
             return self.prior.condition(prompts, negative_prompt, camera_to_world)
         texts = [str(text) for text in prompts]
         places = _places(camera_to_world)
         seen = [
-            OfViews(text, [text + self.words.of(*place) for place in item])
+            OfViews(text, [_with_words(text, self.words.of(*place)) for place in item])
             for text, item in zip(texts, places, strict=True)
         ]
         if self.perp_neg is None:
@@ -144,7 +144,7 @@ class ViewDependentPrior:
         views = camera_to_world.shape[1]
 
         def every_view(ending: str) -> Condition:
-            said = [[text + ending] * views for text in texts]
+            said = [[_with_words(text, ending)] * views for text in texts]
             return self.prior.condition(said, negative_prompt, camera_to_world)
 
         words = self.words
@@ -203,6 +203,11 @@ def perpendicular(values: Tensor, to: Tensor) -> Tensor:
     axes = (-3, -2, -1)
     share = (values * to).sum(axes, keepdim=True) / to.square().sum(axes, keepdim=True).clamp_min(1e-12)
     return values - share * to
+
+
+def _with_words(text: str, words: str) -> str:
+    """An empty text asks for nothing, from no side."""
+    return text + words if text else text
 
 
 def _places(camera_to_world: Tensor) -> list[list[tuple[float, float]]]:

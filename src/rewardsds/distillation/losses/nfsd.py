@@ -28,9 +28,11 @@ class NFSD(Loss):
         prediction = candidates.prediction
         assert prediction.unconditional is not None
         prior = candidates.prior
-        bad = prior.condition(
-            [self.bad_quality] * len(candidates.clean), camera_to_world=candidates.condition.camera_to_world
-        )
+        items, views = candidates.clean.shape[:2]
+        cameras = candidates.condition.camera_to_world
+        # said of each view, so that no words for its side are put to it
+        said = [self.bad_quality] * items if cameras is None else [[self.bad_quality] * views] * items
+        bad = prior.condition(said, camera_to_world=cameras)
         off = prior.predict(candidates.noisy, candidates.timesteps, bad, unconditional=False).conditional
         is_small = candidates.timesteps < self.small * len(prior.alphas_cumprod)
         is_small = is_small.reshape(candidates.sigma.shape)
