@@ -81,7 +81,7 @@ def test_a_metric_is_known_without_its_model(
         ("", "expected clip, aesthetic"),
         ("  ", "expected clip, aesthetic"),
         ("r-precision:", "names no CLIP"),
-        ("grader:", "names no model: expected for example grader:"),
+        ("grader:", "names no model after 'grader:', as in grader:gpt"),
         ("clip + 0.5 * aesthetic", "give its parts, clip, aesthetic"),
         ("min(clip, aesthetic)", "give its parts, clip, aesthetic"),
         ("2 * clip", "give its parts, clip"),
@@ -95,7 +95,7 @@ def test_names_that_are_no_metrics(name: str, told: str) -> None:
 
 def test_a_reward_of_a_plan_that_names_no_model_is_refused() -> None:
     check_reward("clip + 0.5 * grader:m")
-    with pytest.raises(SettingsError, match="no reward 'grader:': expected"):
+    with pytest.raises(SettingsError, match="names no model after 'grader:'"):
         check_reward("clip + 0.5 * grader:")
 
 

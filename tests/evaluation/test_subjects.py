@@ -404,7 +404,7 @@ def test_what_cannot_be_seen_is_an_error_in_the_list(study: Path, tmp_path: Path
     seen = list(look_at(entries, Look(views=1)))
     errors = {entry.source.name: entry.error for entry, subject in seen if subject is None}
     assert set(errors) == {"begun", "torn", "a_cat.png", "torn_dog.png"}
-    assert "rewardsds resume" in errors["begun"]
+    assert "its checkpoints were removed" in str(errors["begun"])
     assert "damaged" in errors["torn"]
     assert "is no picture" in errors["a_cat.png"]
     assert all(error and "\n" not in error for error in errors.values())

@@ -106,7 +106,7 @@ class _Parser:
         if not name:
             raise self.wrong(f"lacks a name after {self.text[:first].strip()!r}" if first else "has no name")
         if name == GRADER:
-            raise self.wrong(f"names no model after {GRADER!r}")
+            raise self.wrong(f"names no model after {GRADER!r}, as in {GRADER}gpt-4o-mini")
         return name
 
     def _took(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
