@@ -1,4 +1,4 @@
-"""A step's seconds by how long OpenMP's threads spin, on idle cores and beside programs that keep every core busy.
+"""A step's seconds by how long OpenMP's threads spin, on idle cores and beside other runs of the same kind.
 
 The `rewardsds` command sets GOMP_SPINCOUNT unless the user has set it, or OMP_WAIT_POLICY. Each row is a process of its
 own, since OpenMP reads them once.
@@ -24,13 +24,14 @@ SETTINGS: dict[str, dict[str, str]] = {
     "GOMP_SPINCOUNT=3000": {"GOMP_SPINCOUNT": "3000"},
     "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
 }
-BUSY = "while True: pass"
 
 
 @contextmanager
-def busy(programs: int) -> Iterator[None]:
-    """That many processes that compute all the time."""
-    running = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(programs)]
+def beside(runs: int, environment: dict[str, str]) -> Iterator[None]:
+    """That many processes that make steps all the time, with threads that wait alike."""
+    command = [sys.executable, __file__, "--single", "--seconds", "3600"]
+    running = [subprocess.Popen(command, env=environment) for _ in range(runs)]
+    time.sleep(20 if runs else 0)  # until they have begun
     try:
         yield
     finally:
@@ -75,16 +76,16 @@ def main() -> None:
         print(json.dumps(steps(options.seconds)))
         return
     rows = []
-    for beside in (0, os.cpu_count() or 1):
+    for others in (0, 2):
         for name, setting in SETTINGS.items():
             kept = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
             command = [sys.executable, __file__, "--single", "--seconds", str(options.seconds)]
-            with busy(beside):
+            with beside(others, {**kept, **setting}):
                 done = subprocess.run(
                     command, env={**kept, **setting}, check=True, capture_output=True, text=True
                 )
             figures = json.loads(done.stdout.splitlines()[-1])
-            rows.append({"busy_programs": beside, "threads_wait": name, "milliseconds": figures})
+            rows.append({"other_runs": others, "threads_wait": name, "milliseconds": figures})
             print(rows[-1], flush=True)
     if options.out:
         from record import write_record

@@ -330,8 +330,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _share_the_cores() -> None:
     """Before torch is imported: its threads wait for each other by spinning for milliseconds.
 
-    That is cheap on idle cores. Beside other programs each spins away the time that the other needs, and a step takes
-    many times as long; to spin for microseconds and then sleep costs next to nothing (`benchmarks/threads.py`).
+    That is cheap on idle cores. Beside other runs each spins away the time that the other needs, and steps take several
+    times as long; to spin for microseconds and then sleep costs next to nothing (`benchmarks/threads.py`).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
