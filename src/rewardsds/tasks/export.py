@@ -87,12 +87,10 @@ def say_unused(
     to: ExportFormat, turntable: TurntableSettings, mesh: MeshExportSettings, is_mesh: bool
 ) -> None:
     """Warns of options that were given and change nothing of what is written."""
-    look = set(TurntableSettings.model_fields)
-    if to in PICTURES:
-        look = {"seconds", "fps"} if to == "png" else {"views"}
-    extraction = (
-        set() if to in ("glb", "obj", "html") and not is_mesh else set(MeshExportSettings.model_fields)
-    )
+    unused = {"png": {"seconds", "fps"}, "mp4": {"views"}, "gif": {"views"}}
+    look = unused.get(to, set(TurntableSettings.model_fields))
+    makes_mesh = to in ("glb", "obj", "html") and not is_mesh
+    extraction = set() if makes_mesh else set(MeshExportSettings.model_fields)
     given = [f"--{name.replace('_', '-')}" for name in _changed(turntable) if name in look]
     given += [f"--mesh.{name.replace('_', '-')}" for name in _changed(mesh) if name in extraction]
     if given:
