@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "hub": {"catalogue"},
     "pretrained": {"catalogue", "hub", "foreign"},
     "scenes": set(),
-    "priors": {"catalogue", "pretrained", "foreign", "memory"},
+    "priors": {"catalogue", "hub", "pretrained", "foreign", "memory"},
     "rewards": {"catalogue", "hub", "pretrained", "foreign", "memory"},
     "distillation": {"memory", "scenes.base", "priors.base", "rewards.base", "rewards.views"},
     # a step's record, the scene's contract, and how files are written

@@ -9,6 +9,8 @@ from rewardsds.catalogue import KnownModel, find, pinned
 
 BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
 """Tokenizers and configurations."""
+PRIOR_FILES = (*BESIDE_WEIGHTS, "*/*.safetensors")
+"""In the diffusers layout weights lie in folders; what lies above them is the same once more as a single file."""
 SKIPPED = (
     *("*.onnx*", "*.msgpack", "*.h5", "*non_ema*", "*.fp16*", "*pruned*", "flax*", "tf_*"),
     *("safety_checker/*", "vae_1_0/*"),
@@ -16,12 +18,8 @@ SKIPPED = (
 
 
 def files_of(model: KnownModel) -> tuple[str, ...]:
-    """Patterns of what a model is made of, without pickles.
-
-    In the diffusers layout weights lie in folders; what lies above them is the same once more as a single file.
-    """
-    weights = "*/*.safetensors" if model.kind == "prior" else "*.safetensors"
-    return model.files or (*BESIDE_WEIGHTS, weights)
+    """Patterns of what a model is made of, without pickles."""
+    return model.files or (PRIOR_FILES if model.kind == "prior" else (*BESIDE_WEIGHTS, "*.safetensors"))
 
 
 def snapshot(

@@ -21,7 +21,8 @@ from rewardsds.distillation.losses import SDS, VSD
 from rewardsds.distillation.weighting import BestWorst
 from rewardsds.priors.load import load_prior
 from rewardsds.priors.lora import LoRAEstimator
-from rewardsds.priors.pipelines import FluxPrior, SD3Prior, SDXLPrior, flux_shift
+from rewardsds.priors.pipelines import FluxPrior, SD3Prior, SDXLPrior
+from rewardsds.priors.schedules import flow_shift
 
 PROMPT, NEGATIVE = "a red apple", "blur"
 
@@ -130,17 +131,18 @@ def test_flows_predict_what_the_pipelines_do(folders: dict[str, Path], name: str
     torch.testing.assert_close(ours, flow + (1 - s) * velocity, rtol=1e-4, atol=2e-5)
 
 
-def test_flux_shifts_times_by_the_pictures_size():
+def test_flow_shifts_times_by_the_pictures_size():
     dev = {
+        "_class_name": "FlowMatchEulerDiscreteScheduler",
         "use_dynamic_shifting": True,
         "base_image_seq_len": 256,
         "max_image_seq_len": 4096,
         "base_shift": 0.5,
         "max_shift": 1.15,
     }
-    assert flux_shift(dev, 256) == pytest.approx(1.6487, abs=1e-4)  # e^0.5
-    assert flux_shift(dev, 4096) == pytest.approx(3.1582, abs=1e-4)  # e^1.15
-    assert flux_shift({"use_dynamic_shifting": False, "shift": 1.0}, 4096) == 1.0
+    assert flow_shift(dev, 256) == pytest.approx(1.6487, abs=1e-4)  # e^0.5
+    assert flow_shift(dev, 4096) == pytest.approx(3.1582, abs=1e-4)  # e^1.15
+    assert flow_shift({**dev, "use_dynamic_shifting": False, "shift": 1.0}, 4096) == 1.0
 
 
 @pytest.mark.parametrize("name", ["sdxl", "sd3", "flux-dev"])

@@ -613,18 +613,28 @@ def test_the_toyboxs_network_is_found_to_predict_noise() -> None:
 
 
 Break = Callable[[dict[str, Tensor]], object]
-AT = "model.diffusion_model"
+AT, VAE, TEXT = "model.diffusion_model", "first_stage_model", "cond_stage_model.model"
 
 
 @pytest.mark.parametrize(
     "damage, told",
     [
         (lambda s: s.clear(), "nothing in it begins with model.diffusion_model., first_stage_model."),
-        (lambda s: s.pop(f"{AT}.camera_embed.0.weight"), "its UNet lacks label_emb.0.0.weight"),
+        (lambda s: s.pop(f"{AT}.camera_embed.0.weight"), "a prior's UNet: it lacks label_emb.0.0.weight"),
         (lambda s: s.pop(f"{AT}.out.2.bias"), "a prior's UNet: it lacks conv_out.bias"),
         (lambda s: s.update({f"{AT}.extra.weight": torch.zeros(3)}), "it has extra.weight besides"),
         (lambda s: s.pop("first_stage_model.quant_conv.bias"), "autoencoder: it lacks quant_conv.bias"),
         (lambda s: s.pop("cond_stage_model.model.positional_embedding"), "lacks positional_embedding"),
+        (
+            lambda s: s.pop(f"{VAE}.encoder.down.0.downsample.conv.bias"),
+            "lacks encoder.down_blocks.0.downsam",
+        ),
+        (lambda s: s.update({f"{AT}.out.2.weight": torch.zeros(3)}), r"UNet: out.2.weight has shape \(3,\)"),
+        (lambda s: s.update({f"{VAE}.decoder.conv_in.weight": torch.zeros(4, 0)}), "expected 4 axes, none"),
+        (
+            lambda s: s.update({f"{TEXT}.token_embedding.weight": torch.zeros(8)}),
+            "text encoder: token_embedding",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_checkpoint_is_told(theirs: SingleFile, damage: Break, told: str) -> None:
@@ -658,3 +668,20 @@ def test_a_folder_of_the_community_port_is_the_same_prior(theirs: SingleFile, tm
         for prior in (ported, ours)
     ]
     assert torch.equal(said[0].conditional, said[1].conditional)
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        (
+            "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight",
+            "Stable Diffusion 3.*diffusers layout",
+        ),
+        ("double_blocks.0.img_attn.qkv.weight", "FLUX.*diffusers layout"),
+        ("conditioner.embedders.0.model.ln_final.weight", "refiner.*base model"),
+        ("control_model.zero_convs.0.0.weight", "ControlNet"),
+    ],
+)
+def test_files_of_other_models_are_called_by_their_names(name: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        parts({name: torch.zeros(2, 2)})

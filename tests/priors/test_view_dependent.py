@@ -67,6 +67,24 @@ def test_texts_of_views_and_empty_ones_stay_as_they_are(prior: LatentPrior, perp
     assert mine.condition(["a car"]).prompts == ["a car"]  # nowhere is seen from nowhere
 
 
+def test_a_long_prompt_leaves_room_for_the_view(prior: LatentPrior):
+    """Of 12 tokens two are of the frame and one is the view's."""
+    words = ViewWords(front=" red", side=" green", back=" black", overhead=" apple")
+    long = "a car and the backpack on a car and the backpack on a car"
+    for perp_neg in (None, PerpNeg()):
+        mine = ViewDependentPrior(prior, words, perp_neg)
+        cameras = poses([0.0, 180.0])
+        with pytest.warns(UserWarning, match=r"too long .*'red'.*its end, 'the backpack on a car'") as warned:
+            condition = mine.condition([long], "", cameras)
+        assert len(warned) == 1
+        told = [[f"a car and the backpack on a car and {word}" for word in ("red", "black")]]
+        torch.testing.assert_close(condition.embeddings, prior.condition(told, "", cameras).embeddings)
+        # rewards may read more
+        assert [*condition.prompts[0]] == [f"{long} red", f"{long} black"]
+    with pytest.warns(UserWarning, match="16 tokens and the prior reads 12: its end is not seen"):
+        prior.condition([long])
+
+
 @pytest.mark.parametrize(
     "azimuth, shares, pushed",
     [

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
+from rewardsds.priors.load import load_prior
 from rewardsds.tasks.parts import anneal_notes, reward_notes
 from rewardsds.tasks.presets import preset
 from rewardsds.tasks.settings import TextTo3DSettings, TextToImageSettings
-from rewardsds.tasks.text_to_3d import build, schedule_notes
+from rewardsds.tasks.text_to_3d import build, schedule_notes, told_views, view_notes
 
 
 @pytest.mark.parametrize(
@@ -40,6 +44,30 @@ def test_schedules_that_do_not_fit_the_run_are_told() -> None:
     [note] = schedule_notes(idle)
     assert "camera.milestones 5 change nothing" in note
     assert "give 2 of either" in note
+
+
+@pytest.mark.parametrize(
+    "views, given, told",
+    [
+        (4, {"perp_neg": True, "back": " behind"}, ["back changes nothing", "perp-neg changes nothing"]),
+        (4, {}, []),
+        (1, {"use": "off", "perp_neg": True}, ["use is off"]),
+        (1, {"perp_neg_weight": 3.0}, ["perp-neg-weight changes nothing without --view-prompts.perp-neg"]),
+        (1, {"perp_neg": True, "perp_neg_weight": 3.0}, []),
+    ],
+)
+def test_words_about_views_that_change_nothing_are_told(
+    tiny_prior_folder: Path, tiny_single_view_prior_folder: Path, views: int, given: Any, told: list[str]
+) -> None:
+    prior = load_prior(tiny_prior_folder if views == 4 else tiny_single_view_prior_folder, "cpu")
+    settings = TextTo3DSettings(prompt="a red car", view_prompts=given)
+    notes = [
+        note
+        for note in view_notes(told_views(prior, settings), settings)
+        if "does not know these words" not in note
+    ]
+    assert len(notes) == len(told)
+    assert all(expected in note for expected, note in zip(told, notes, strict=True))
 
 
 @pytest.mark.parametrize("steps, told", [(30, False), (60, False), (130, True), (400, True), (600, False)])

@@ -150,7 +150,7 @@ def sd3_medium() -> LatentPrior:
             text_encoder=clip_text(768, 12, 12, "quick_gelu"),
             text_encoder_2=clip_text(1280, 32, 20),
             text_encoder_3=t5_text(),
-            scheduler=SimpleNamespace(config={"shift": 3.0}),
+            scheduler=_flow(),
         )
     )
 
@@ -179,14 +179,19 @@ def flux_dev() -> LatentPrior:
             vae=vae,
             text_encoder=clip_text(768, 12, 12, "quick_gelu"),
             text_encoder_2=t5_text(),
-            scheduler=SimpleNamespace(config={"shift": 3.0, "use_dynamic_shifting": False}),
+            scheduler=_flow(),
         )
     )
 
 
 def _parts(**parts: Any) -> Any:
     """What a prior reads of a pipeline."""
-    return SimpleNamespace(tokenizer=None, **parts)
+    return SimpleNamespace(tokenizer=None, tokenizer_2=None, tokenizer_3=None, **parts)
+
+
+def _flow() -> Any:
+    """What a prior reads of a scheduler, which itself computes on the CPU whatever the default device."""
+    return SimpleNamespace(config={"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
 
 
 PRIORS: dict[str, tuple[Callable[[], LatentPrior], tuple[int, int], int | None]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -20,9 +19,11 @@ from transformers.utils.hub import cached_file
 from rewardsds.foreign import read_checkpoint
 from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading, read_tokenizer
 from rewardsds.priors.base import Condition
+from rewardsds.priors.fit import require_text_alone
 from rewardsds.priors.latent import LatentPrior, Read, frozen
 from rewardsds.priors.multiview import camera_embedding, enable_multiview_attention, is_multiview
 from rewardsds.priors.original import latent_unet
+from rewardsds.priors.schedules import diffusion_schedule
 
 PORT = "MultiViewUNetModel"
 """How the community's port of MVDream calls its UNet, whose weights have their original names."""
@@ -50,9 +51,10 @@ class DiffusionPrior(LatentPrior):
         """
         self.text_encoder = frozen(text_encoder)
         self.tokenizer = tokenizer
+        schedule: Any = diffusion_schedule(scheduler.config)
         # With channels last the UNet's convolutions run 10% faster.
         unet = unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        super().__init__(unet, vae, scheduler.alphas_cumprod, scheduler.config["prediction_type"], image_size)
+        super().__init__(unet, vae, schedule.alphas_cumprod, schedule.config["prediction_type"], image_size)
         self.multiview = is_multiview(unet)
         if self.multiview:
             enable_multiview_attention(unet)
@@ -87,11 +89,16 @@ class DiffusionPrior(LatentPrior):
             vae = load_part(vae_class, name, "vae", **options)
             text_encoder = load_part(CLIPTextModel, name, "text_encoder", dtype=dtype)
             tokenizer = read_tokenizer(name, "tokenizer")
-            scheduler: Any = DDPMScheduler.from_pretrained(name, subfolder="scheduler")
+            schedule: Any = DDPMScheduler.load_config(name, subfolder="scheduler")
+            scheduler = diffusion_schedule(schedule)  # before defaults fill up what it does not say
         prior = cls(
             unet.to(device), vae.to(device), text_encoder, tokenizer, scheduler, image_size=image_size
         )
         return prior.place_text_encoders(offload)
+
+    def _check_fit(self) -> None:
+        require_text_alone(self.network.config)
+        super()._check_fit()
 
     @property
     def views(self) -> int:
@@ -100,6 +107,10 @@ class DiffusionPrior(LatentPrior):
     @property
     def text_encoders(self) -> Sequence[Any]:
         return [self.text_encoder]
+
+    @property
+    def tokenizers(self) -> Sequence[Any]:
+        return [self.tokenizer]
 
     @property
     def text_width(self) -> int:
@@ -124,16 +135,10 @@ class DiffusionPrior(LatentPrior):
 
     def _read_text(self, text: str, negative: bool) -> Read:
         """Last hidden states (T, C) of a text padded to the tokenizer's length, as in Stable Diffusion."""
-        length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+        length = self.text_lengths[0]
         tokens = self.tokenizer(
             text, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
-        whole = len(self.tokenizer(text, truncation=False, verbose=False)["input_ids"])
-        if whole > length:
-            warnings.warn(
-                f"the prompt has {whole} tokens and the prior reads {length}: its end is not seen",
-                stacklevel=5,
-            )
         states = self.text_encoder(tokens["input_ids"].to(self.text_encoder.device)).last_hidden_state
         return Read(states[0].float())
 

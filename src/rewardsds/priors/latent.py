@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing_extensions import Self
 
 from rewardsds.memory import Chunks
 from rewardsds.priors.base import Condition, Prediction
+from rewardsds.priors.fit import require_vocabularies
 from rewardsds.priors.parametrisation import (
     PARAMETRISATIONS,
     Parametrisation,
@@ -92,8 +94,26 @@ class LatentPrior(ABC):
 
     @property
     @abstractmethod
+    def tokenizers(self) -> Sequence[Any]:
+        """Theirs, in the same order; None of a checkpoint without one."""
+
+    @property
+    def text_lengths(self) -> Sequence[int]:
+        """Tokens of a text that each text encoder reads."""
+        return [
+            min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+            for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True)
+        ]
+
+    @property
+    @abstractmethod
     def text_width(self) -> int:
         """Numbers in each of the states that a text is read as."""
+
+    @property
+    def summary_width(self) -> int | None:
+        """Numbers in the summary of a text, where the network's configuration says how many it takes."""
+        return None
 
     @abstractmethod
     def _read_text(self, text: str, negative: bool) -> Read:
@@ -108,6 +128,12 @@ class LatentPrior(ABC):
 
     def _check_fit(self) -> None:
         config = self.network.config
+        require_vocabularies(self.tokenizers, self.text_encoders)
+        if any(self.vae.config.get(key) is not None for key in ("latents_mean", "latents_std")):
+            raise ValueError(
+                "this prior's autoencoder has means and deviations of its own for latents (latents_mean, latents_std), "
+                "as those of models with EDM's noise: give a model such as Stable Diffusion XL"
+            )
         taken, made = self.latent_shape[0], int(self.vae.config["latent_channels"])
         returned = (config.get("out_channels") or config["in_channels"]) * taken // config["in_channels"]
         if not taken == returned == made:
@@ -116,11 +142,16 @@ class LatentPrior(ABC):
                 f"{made}: give a model that makes pictures from text alone, not one for inpainting, depth or editing"
             )
         read = config["joint_attention_dim" if "joint_attention_dim" in config else "cross_attention_dim"]
-        if read != self.text_width:
-            raise ValueError(
-                f"this prior's network reads texts of width {read}, its text encoders write {self.text_width}: "
-                "give it the text encoders that it was trained with"
-            )
+        summary = config.get("pooled_projection_dim")
+        for what, wanted, width in (
+            ("texts", read, self.text_width),
+            ("summaries", summary, self.summary_width),
+        ):
+            if wanted != width:
+                raise ValueError(
+                    f"this prior's network reads {what} of width {wanted}, its text encoders write {width}: give it "
+                    "the text encoders that it was trained with"
+                )
 
     def _own_size(self) -> int:
         """Height and width of the latents that the network was trained at."""
@@ -217,15 +248,21 @@ class LatentPrior(ABC):
             raise ValueError(
                 f"{len(prompts)} prompts need as many negative prompts, or one, got {len(negatives)}"
             )
-        wanted = _stack([self._of_item(text, False) for text in prompts])
-        unwanted = _stack([self._of_item(text, True) for text in negatives])
-        if wanted.states.ndim == 4 and unwanted.states.ndim == 3:
-            views = wanted.states.shape[1]
-            pooled = unwanted.pooled
-            unwanted = Read(
-                unwanted.states[:, None].expand(-1, views, -1, -1),
-                None if pooled is None else pooled[:, None].expand(-1, views, -1),
+        counts = {len(text) for text in (*prompts, *negatives) if not isinstance(text, str)}
+        if camera_to_world is not None and counts:
+            counts.add(camera_to_world.shape[1])
+        if len(counts) > 1:
+            raise ValueError(
+                f"views that have texts of their own are as many for every prompt, negative prompt and camera, got "
+                f"{', '.join(map(str, sorted(counts)))}"
             )
+        views = next(iter(counts), None)
+
+        def read(texts: Texts, negative: bool) -> Read:
+            each = [[text] * views if views and isinstance(text, str) else text for text in texts]
+            return _stack([self._of_item(text, negative) for text in each])
+
+        wanted, unwanted = read(prompts, False), read(negatives, True)
         extras = None
         if wanted.pooled is not None:
             extras = {"pooled": wanted.pooled, "negative_pooled": unwanted.pooled}
@@ -341,6 +378,21 @@ class LatentPrior(ABC):
         """Compiles the network at its first call (torch.compile): a wait of minutes, then faster steps."""
         self.network.compile()
 
+    def reads_whole(self, text: str) -> bool:
+        """Whether one of the text encoders, at least, reads the text to its end."""
+        return self._tokens_and_room(text) is None
+
+    def _tokens_and_room(self, text: str) -> tuple[int, int] | None:
+        """Of a text that no text encoder reads to its end: its tokens, and how many of them the one reads that reads
+        most. None: it is read whole."""
+        rooms = []
+        for tokenizer, length in zip(self.tokenizers, self.text_lengths, strict=True):
+            tokens = len(tokenizer(text, truncation=False, verbose=False)["input_ids"])
+            if tokens <= length:
+                return None
+            rooms.append((tokens, length))
+        return max(rooms, key=lambda room: room[1])
+
     def unknown_words(self, prompt: str) -> list[str]:
         """Words that the tokenizer maps to its unknown token; byte-pair tokenizers know every word."""
         if not self.tokenizer.is_fast or self.tokenizer.unk_token_id is None:
@@ -365,6 +417,11 @@ class LatentPrior(ABC):
         if not isinstance(text, str):
             return _stack([self._of_item(one, negative) for one in text])
         if (text, negative) not in self._read:
+            if (cut := self._tokens_and_room(text)) is not None:
+                warnings.warn(
+                    f"the prompt has {cut[0]} tokens and the prior reads {cut[1]}: its end is not seen",
+                    stacklevel=5,
+                )
             with torch.no_grad():
                 self._read[text, negative] = self._read_text(text, negative)
         return self._read[text, negative]

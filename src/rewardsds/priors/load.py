@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers.utils.hub import cached_file
 
 from rewardsds.catalogue import SD15, SD21_BASE, SDXL
 from rewardsds.foreign import read_checkpoint
+from rewardsds.hub import PRIOR_FILES, snapshot
 from rewardsds.pretrained import (
     default_device_and_dtype,
     installed_weights,
@@ -59,20 +59,19 @@ def load_prior(
         source = installed_weights("prior", "unet", "prior", "the folder or hub id of another prior")
 
     def load(found: str | Path) -> LatentPrior:
-        if isinstance(found, Path) and found.is_file():
-            return prior_from_file(found, device, dtype, image_size, offload=offload)
-        index = _index(found)
+        folder = found if isinstance(found, Path) else snapshot(found, PRIOR_FILES)
+        if folder.is_file():
+            return prior_from_file(folder, device, dtype, image_size, offload=offload)
+        index = _index(folder)
         kind = _kind(found, index.get("_class_name"))
-        if isinstance(found, Path):
-            named = [name for name, part in index.items() if isinstance(part, list) and part[0]]
-            optional = getattr(kind, "optional", ())
-            needed = PARTS if kind is DiffusionPrior else [name for name in named if name not in optional]
-            missing = [name for name in needed if not (found / name).is_dir()]
-            if missing:
-                raise ValueError(
-                    f"{found.absolute()} is no prior in the diffusers layout: it lacks {', '.join(missing)}"
-                )
-        return kind.from_pretrained(found, device, dtype, image_size, offload)
+        named = [name for name, part in index.items() if isinstance(part, list) and part[0]]
+        optional = getattr(kind, "optional", ())
+        needed = PARTS if kind is DiffusionPrior else [name for name in named if name not in optional]
+        missing = [name for name in needed if not (folder / name).is_dir()]
+        if missing:
+            place = folder.absolute() if isinstance(found, Path) else f"{found} (in {folder})"
+            raise ValueError(f"{place} is no prior in the diffusers layout: it lacks {', '.join(missing)}")
+        return kind.from_pretrained(folder, device, dtype, image_size, offload)
 
     examples = (
         "'toybox', a folder in the diffusers layout, a checkpoint, or a hub id such as "
@@ -143,15 +142,11 @@ def _kind(source: str | Path, name: object) -> type[DiffusionPrior | PipelinePri
     return (SDXLPrior, SD3Prior, FluxPrior)[PIPELINES.index(str(name))]
 
 
-def _index(source: str | Path) -> dict[str, object]:
+def _index(folder: Path) -> dict[str, object]:
     """What `model_index.json` says; {} where there is none, which Stable Diffusion and MVDream can do without."""
-    if isinstance(source, Path):
-        file = source / INDEX
-        found = file if file.is_file() else None
-    else:
-        found = cached_file(source, INDEX, _raise_exceptions_for_missing_entries=False)
+    file = folder / INDEX
     try:
-        index = {} if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
+        index = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError:
-        raise ValueError(f"{found} is damaged: it is no JSON") from None
+        raise ValueError(f"{file} is damaged: it is no JSON") from None
     return index if isinstance(index, dict) else {}

@@ -18,7 +18,9 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from rewardsds.foreign import count, load_strictly, renamed, split_attention, split_off
+from rewardsds.errors import some_of
+from rewardsds.foreign import count, load_strictly, reading, renamed, shape_of, split_attention, split_off
+from rewardsds.priors.fit import require_text_alone
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 TEXT_2, TEXT_1 = "cond_stage_model.model.", "cond_stage_model.transformer."
@@ -30,6 +32,17 @@ HEADS_1 = 8
 SCALING, SCALING_XL = 0.18215, 0.13025
 """Of the latents."""
 GROUPS = 32
+TEXT_ENCODER = "a prior's text encoder"
+_FOLDER = "a folder of it in the diffusers layout, as its page on the hub has it"
+OTHERS = {
+    f"{UNET}joint_blocks.": ("Stable Diffusion 3", _FOLDER),
+    "joint_blocks.": ("Stable Diffusion 3", _FOLDER),
+    f"{UNET}double_blocks.": ("FLUX", _FOLDER),
+    "double_blocks.": ("FLUX", _FOLDER),
+    "conditioner.embedders.0.model.": ("Stable Diffusion XL's refiner", "the base model"),
+    "control_model.": ("a ControlNet, which is told pictures besides the text", "the model it was made for"),
+}
+"""What files that are no priors here begin their names with: what they are, and what to give instead."""
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
@@ -57,13 +70,15 @@ def parts(
     multiview = any(name.startswith(f"{UNET}camera_embed.") for name in state)
     prefixes = [UNET, VAE, *(TEXTS_XL if xl else [TEXT_1 if first else TEXT_2])]
     missing = [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in state)]
+    for beginning, (what, instead) in OTHERS.items():
+        if any(name.startswith(beginning) for name in state):
+            raise ValueError(f"this is a file of {what}, which cannot be read: give {instead}")
     if missing:
         raise ValueError(f"this is no checkpoint of a prior: nothing in it begins with {', '.join(missing)}")
     vae = autoencoder(split_off(state, VAE), SCALING_XL if xl else SCALING)
     factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
     pixels = image_size or (1024 if xl else 256 if multiview else 512)
     unet = latent_unet(split_off(state, UNET), pixels // factor)
-    _expect_conditions(unet, xl, multiview)
     if xl:
         encoders: tuple[Any, ...] = (
             clip_text_encoder(split_off(state, TEXTS_XL[0])),
@@ -73,6 +88,7 @@ def parts(
         encoders = (clip_text_encoder(split_off(state, TEXT_1)),)
     else:
         encoders = (open_clip_text_encoder(split_off(state, TEXT_2)),)
+    require_text_alone(unet.config, int(encoders[1].config.projection_dim) if xl else None)
     takes_pictures = unet.config["in_channels"] != vae.config["latent_channels"]  # refused where it is loaded
     plain_2 = not (xl or first or multiview or takes_pictures)
     if prediction_type is None:
@@ -80,20 +96,6 @@ def parts(
     if plain_2 and prediction_type == "v_prediction" and image_size is None:
         unet.register_to_config(sample_size=768 // factor)
     return Parts(unet, vae, encoders, noise_schedule(prediction_type))
-
-
-def _expect_conditions(unet: Any, xl: bool, multiview: bool) -> None:
-    """Raises ValueError for a network that is told something besides texts, XL's sizes and MVDream's cameras."""
-    width = unet.config["projection_class_embeddings_input_dim"]
-    if multiview and width != CAMERA:
-        raise ValueError(
-            f"this network's cameras have {width} numbers, MVDream's have {CAMERA}: it is another model"
-        )
-    if unet.config["addition_embed_type"] is not None and not xl:
-        raise ValueError(
-            f"this network is told {width} numbers besides the text: give a model that makes pictures from text alone, "
-            "not one for variations of pictures"
-        )
 
 
 def noise_schedule(prediction_type: PredictionType = "epsilon") -> DDPMScheduler:
@@ -129,23 +131,20 @@ def latent_unet(state: Mapping[str, Tensor], sample_size: int) -> UNet2DConditio
 
     The community's port of MVDream keeps these names in its `unet` folder.
     """
+    sees_cameras = any(name.startswith("camera_embed.") for name in state)
     state = renamed(
         {name: value.float() for name, value in state.items()}, {r"^camera_embed\.": "label_emb.0."}
     )
-    try:
-        config = _unet_config(state, sample_size)
+    with reading("a prior's UNet"):
+        config = _unet_config(state, sample_size, sees_cameras)
         unet: Any = UNet2DConditionModel.from_config(config)
         weights = convert_ldm_unet_checkpoint(
             {UNET + name: value for name, value in state.items()}, dict(unet.config)
         )
-    except KeyError as error:
-        raise ValueError(f"this is no checkpoint of a prior: its UNet lacks {error.args[0]}") from None
-    _all_used(state, weights, "a prior's UNet")
-    load_strictly(unet, weights, "a prior's UNet")
-    return unet.eval()
+    return _filled(unet, weights, state, "a prior's UNet")
 
 
-def _unet_config(state: Mapping[str, Tensor], sample_size: int) -> dict[str, Any]:
+def _unet_config(state: Mapping[str, Tensor], sample_size: int, sees_cameras: bool) -> dict[str, Any]:
     """Levels are told apart by their downsampling; a level attends where its first block is followed by attention."""
     channels: list[int] = []
     depths: list[int] = []
@@ -157,31 +156,31 @@ def _unet_config(state: Mapping[str, Tensor], sample_size: int) -> dict[str, Any
             new_level = True
             continue
         if new_level:
-            channels.append(state[f"{at}.0.out_layers.3.weight"].shape[0])
+            channels.append(shape_of(state, f"{at}.0.out_layers.3.weight", 4)[0])
             depths.append(count(state, rf"{at}\.1\.transformer_blocks\."))
             blocks.append(0)
             new_level = False
         blocks[-1] += 1
     middle = count(state, r"middle_block\.1\.transformer_blocks\.")
-    inner = state["middle_block.1.transformer_blocks.0.attn2.to_k.weight"]
+    _, text_width = shape_of(state, "middle_block.1.transformer_blocks.0.attn2.to_k.weight", 2)
     linear = state["middle_block.1.proj_in.weight"].ndim == 2
     config = {
         "sample_size": sample_size,
-        "in_channels": state["input_blocks.0.0.weight"].shape[1],
-        "out_channels": state["out.2.weight"].shape[0],
+        "in_channels": shape_of(state, "input_blocks.0.0.weight", 4)[1],
+        "out_channels": shape_of(state, "out.2.weight", 4)[0],
         "block_out_channels": channels,
         "layers_per_block": blocks[0] if blocks else 0,
         "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
         "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)],
         "transformer_layers_per_block": [*(depth or 1 for depth in depths[:-1]), middle],
         "attention_head_dim": [max(1, width // HEAD) if linear else HEADS_1 for width in channels],
-        "cross_attention_dim": inner.shape[1],
+        "cross_attention_dim": text_width,
         "use_linear_projection": linear,
     }
     if not any(name.startswith("label_emb.") for name in state):
         return config
-    width = state["label_emb.0.0.weight"].shape[1]
-    if width == CAMERA:
+    _, width = shape_of(state, "label_emb.0.0.weight", 2)
+    if sees_cameras:
         return {**config, "class_embed_type": "projection", "projection_class_embeddings_input_dim": width}
     return {
         **config,
@@ -191,8 +190,6 @@ def _unet_config(state: Mapping[str, Tensor], sample_size: int) -> dict[str, Any
     }
 
 
-CAMERA = 16
-"""Numbers of MVDream's camera."""
 SIZE_CHANNELS = 256
 """Of the embedding of each of XL's six sizes."""
 
@@ -200,25 +197,22 @@ SIZE_CHANNELS = 256
 def autoencoder(state: Mapping[str, Tensor], scaling: float = SCALING) -> AutoencoderKL:
     """`first_stage_model` of a latent-diffusion checkpoint."""
     state = {name: value.float() for name, value in state.items()}
-    try:
+    with reading("a prior's autoencoder"):
         levels = count(state, r"encoder\.down\.")
-        channels = [state[f"encoder.down.{level}.block.0.conv2.weight"].shape[0] for level in range(levels)]
+        last = [f"encoder.down.{level}.block.0.conv2.weight" for level in range(levels)]
+        channels = [shape_of(state, name, 4)[0] for name in last]
         sizes: dict[str, Any] = {
             "down_block_types": ("DownEncoderBlock2D",) * levels,
             "up_block_types": ("UpDecoderBlock2D",) * levels,
             "block_out_channels": tuple(channels),
             "layers_per_block": count(state, r"encoder\.down\.0\.block\."),
-            "latent_channels": state["decoder.conv_in.weight"].shape[1],
+            "latent_channels": shape_of(state, "decoder.conv_in.weight", 4)[1],
         }
         vae = AutoencoderKL(**sizes, norm_num_groups=GROUPS, scaling_factor=scaling)
         weights = convert_ldm_vae_checkpoint(
             {VAE + name: value for name, value in state.items()}, dict(vae.config)
         )
-    except KeyError as error:
-        raise ValueError(f"this is no checkpoint of a prior: its autoencoder lacks {error.args[0]}") from None
-    _all_used(state, weights, "a prior's autoencoder")
-    load_strictly(vae, weights, "a prior's autoencoder")
-    return vae.eval()
+    return _filled(vae, weights, state, "a prior's autoencoder")
 
 
 _TOWER = {
@@ -240,23 +234,19 @@ def open_clip_text_encoder(state: Mapping[str, Tensor], whole: bool = False) -> 
     """
     unused = ("visual.", "logit_scale", "attn_mask", *(() if whole else ("text_projection",)))
     state = {name: value.float() for name, value in state.items() if not name.startswith(unused)}
-    try:
+    with reading(TEXT_ENCODER):
         layers = count(state, r"transformer\.resblocks\.")
         kept = layers if whole else layers - 1
         config = _text_config(
-            state["token_embedding.weight"],
-            state["positional_embedding"],
-            state["transformer.resblocks.0.mlp.c_fc.weight"],
+            shape_of(state, "token_embedding.weight", 2),
+            shape_of(state, "positional_embedding", 2),
+            shape_of(state, "transformer.resblocks.0.mlp.c_fc.weight", 2),
             kept,
             hidden_act="gelu",
             pad_token_id=1 if not whole else 0,
-            projection_dim=state["text_projection"].shape[1] if whole else 512,
+            projection_dim=shape_of(state, "text_projection", 2)[1] if whole else 512,
         )
         projection = {"text_projection.weight": state["text_projection"].T} if whole else {}
-    except KeyError as error:
-        raise ValueError(
-            f"this is no checkpoint of a prior: its text encoder lacks {error.args[0]}"
-        ) from None
     cut = () if whole else (f"transformer.resblocks.{layers - 1}.",)
     read = {name: value for name, value in state.items() if not name.startswith(("text_projection", *cut))}
     return _loaded(config, renamed(split_attention(read), _TOWER), projection)
@@ -272,33 +262,30 @@ def clip_text_encoder(state: Mapping[str, Tensor]) -> Any:
         },
         {r"^text_model\.": ""},
     )
-    try:
+    with reading(TEXT_ENCODER):
         config = _text_config(
-            state["embeddings.token_embedding.weight"],
-            state["embeddings.position_embedding.weight"],
-            state["encoder.layers.0.mlp.fc1.weight"],
+            shape_of(state, "embeddings.token_embedding.weight", 2),
+            shape_of(state, "embeddings.position_embedding.weight", 2),
+            shape_of(state, "encoder.layers.0.mlp.fc1.weight", 2),
             count(state, r"encoder\.layers\."),
             hidden_act="quick_gelu",
             pad_token_id=1,
         )
-    except KeyError as error:
-        raise ValueError(
-            f"this is no checkpoint of a prior: its text encoder lacks {error.args[0]}"
-        ) from None
     return _loaded(config, state)
 
 
 def _text_config(
-    tokens: Tensor, positions: Tensor, inner: Tensor, layers: int, **others: Any
+    tokens: tuple[int, ...], positions: tuple[int, ...], inner: tuple[int, ...], layers: int, **others: Any
 ) -> CLIPTextConfig:
-    vocabulary, width = tokens.shape
+    """Of the shapes of weights."""
+    vocabulary, width = tokens
     return CLIPTextConfig(
         vocab_size=vocabulary,
         hidden_size=width,
-        intermediate_size=inner.shape[0],
+        intermediate_size=inner[0],
         num_hidden_layers=layers,
         num_attention_heads=max(1, width // HEAD),
-        max_position_embeddings=len(positions),
+        max_position_embeddings=positions[0],
         bos_token_id=vocabulary - 2,
         eos_token_id=vocabulary - 1,
         **others,
@@ -311,14 +298,18 @@ def _loaded(
     encoder: Any = CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
     prefix = next(iter(encoder.state_dict())).split("embeddings.")[0]
     weights = {prefix + name: value for name, value in tower.items()}
-    load_strictly(encoder, {**weights, **(projection or {})}, "a prior's text encoder")
+    load_strictly(encoder, {**weights, **(projection or {})}, TEXT_ENCODER)
     return encoder.eval()
 
 
-def _all_used(given: Mapping[str, Tensor], taken: Mapping[str, Tensor], what: str) -> None:
-    """Converters take what they know; what they left is told."""
+def _filled(model: Any, found: Mapping[str, Tensor | None], given: Mapping[str, Tensor], what: str) -> Any:
+    """A model with the weights that a converter found in what was given: all of these, or a ValueError tells which."""
+    # Converters ask for some weights by names that need not be there.
+    taken = {name: value for name, value in found.items() if value is not None}
     left = sum(value.numel() for value in given.values()) - sum(value.numel() for value in taken.values())
     if left > 0:
         known = {id(value.untyped_storage()) for value in taken.values()}
         names = [name for name, value in given.items() if id(value.untyped_storage()) not in known]
-        raise ValueError(f"this is no checkpoint of {what}: it has {', '.join(sorted(names)[:3])} besides")
+        raise ValueError(f"this is no checkpoint of {what}: it has {some_of(sorted(names))} besides")
+    load_strictly(model, taken, what)
+    return model.eval()

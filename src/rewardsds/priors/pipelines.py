@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,10 @@ from rewardsds.pretrained import (
     require_vocabulary,
 )
 from rewardsds.priors.base import Condition
+from rewardsds.priors.fit import require_text_alone
 from rewardsds.priors.latent import LatentPrior, Read, downsampling, frozen
 from rewardsds.priors.parametrisation import flow_alphas_cumprod, flow_time
+from rewardsds.priors.schedules import diffusion_schedule, flow_shift
 
 ENCODERS = {kind.__name__: kind for kind in (CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel)}
 """What `model_index.json` may name."""
@@ -46,9 +50,16 @@ class PipelinePrior(LatentPrior):
     network_part = "transformer"
     encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
     optional: tuple[str, ...] = ()
-    """Parts that a folder may lack."""
+    """Parts that a folder may lack, all of them or none."""
+    t5_length = 512
+    """Tokens that a T5 is given, which by itself reads any number."""
 
     pipeline: Any
+
+    @classmethod
+    @abstractmethod
+    def _check_schedule(cls, config: Any) -> None:
+        """Raises ValueError where `scheduler_config.json` says another model's."""
 
     def _take(self, pipeline: Any) -> None:
         """Before `__init__`, which asks for the text encoders."""
@@ -56,11 +67,35 @@ class PipelinePrior(LatentPrior):
         self.tokenizer = pipeline.tokenizer
         for encoder in self.text_encoders:
             frozen(encoder)
+        if self.tokenizer is None:
+            return
+        # The pipelines ask the tokenizers, which may not say how much their text encoders read.
+        for tokenizer, length in zip(self.tokenizers, self.text_lengths, strict=True):
+            tokenizer.model_max_length = length
+        pipeline.tokenizer_max_length = self.tokenizer.model_max_length
 
     @property
     def text_encoders(self) -> Sequence[Any]:
-        found = [getattr(self.pipeline, name, None) for name in self.encoders]
-        return [encoder for encoder in found if encoder is not None]
+        return [getattr(self.pipeline, name) for name in self._encoders_there]
+
+    @property
+    def tokenizers(self) -> Sequence[Any]:
+        return [
+            getattr(self.pipeline, name.replace("text_encoder", "tokenizer")) for name in self._encoders_there
+        ]
+
+    @property
+    def text_lengths(self) -> Sequence[int]:
+        return [
+            self.t5_length
+            if isinstance(encoder, T5EncoderModel)
+            else min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+            for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True)
+        ]
+
+    @property
+    def _encoders_there(self) -> list[str]:
+        return [name for name in self.encoders if getattr(self.pipeline, name, None) is not None]
 
     @classmethod
     def from_pretrained(
@@ -80,6 +115,12 @@ class PipelinePrior(LatentPrior):
         with quiet_loading():
             folder = Path(source).expanduser()
             left_out = [name for name in cls.optional if folder.is_dir() and not (folder / name).is_dir()]
+            if left_out and left_out != list(cls.optional):
+                there = [name for name in cls.optional if name not in left_out]
+                raise ValueError(
+                    f"{folder.absolute()} has {', '.join(there)} and lacks {', '.join(left_out)}: give both, or neither"
+                )
+            cls._check_schedule(DDPMScheduler.load_config(str(source), subfolder="scheduler"))
             options: dict[str, Any] = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
             kinds = {cls.network_part: cls.network_class, "vae": AutoencoderKL}
             strict = {name: load_part(kind, source, name, **options) for name, kind in kinds.items()}
@@ -123,23 +164,32 @@ class SDXLPrior(PipelinePrior):
     network_class = UNet2DConditionModel
     network_part = "unet"
 
+    @classmethod
+    def _check_schedule(cls, config: Any) -> None:
+        diffusion_schedule(config)
+
     def __init__(self, pipeline: StableDiffusionXLPipeline, image_size: int | None = None) -> None:
         self._take(pipeline)
         vae: Any = pipeline.vae
         if vae.dtype == torch.float16 and vae.config["force_upcast"]:
             vae.float()  # its activations overflow in half precision
-        schedule: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
+        schedule: Any = diffusion_schedule(pipeline.scheduler.config)
         unet = pipeline.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
         super().__init__(unet, vae, schedule.alphas_cumprod, schedule.config["prediction_type"], image_size)
+
+    def _check_fit(self) -> None:
+        require_text_alone(self.network.config, self.text_encoders[-1].config.projection_dim)
+        super()._check_fit()
 
     @property
     def text_width(self) -> int:
         return sum(int(encoder.config.hidden_size) for encoder in self.text_encoders)
 
     def _read_text(self, text: str, negative: bool) -> Read:
-        states, _, pooled, _ = self.pipeline.encode_prompt(
-            text, device=self._like.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
+        with _untold_cuts():
+            states, _, pooled, _ = self.pipeline.encode_prompt(
+                text, device=self._like.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+            )
         if negative and not text and self.pipeline.config["force_zeros_for_empty_prompt"]:
             states, pooled = torch.zeros_like(states), torch.zeros_like(pooled)
         return Read(states[0].float(), pooled[0].float())
@@ -161,12 +211,32 @@ class SD3Prior(PipelinePrior):
     pipeline_class = StableDiffusion3Pipeline
     network_class = SD3Transformer2DModel
     optional = ("text_encoder_3", "tokenizer_3")
+    t5_length = 256
     multiple = 2
+
+    @classmethod
+    def _check_schedule(cls, config: Any) -> None:
+        flow_shift(config)
 
     def __init__(self, pipeline: StableDiffusion3Pipeline, image_size: int | None = None) -> None:
         self._take(pipeline)
-        levels = flow_alphas_cumprod(float(pipeline.scheduler.config["shift"]))
+        levels = flow_alphas_cumprod(flow_shift(pipeline.scheduler.config))
         super().__init__(pipeline.transformer, pipeline.vae, levels, "flow_prediction", image_size)
+
+    @property
+    def summary_width(self) -> int:
+        return sum(int(encoder.config.projection_dim) for encoder in self.text_encoders[:2])
+
+    def _check_fit(self) -> None:
+        super()._check_fit()
+        positions = int(self.network.config["pos_embed_max_size"])
+        side = self._size // int(self.network.config["patch_size"])
+        if side > positions:
+            largest = positions * int(self.network.config["patch_size"]) * downsampling(self.vae)
+            raise ValueError(
+                f"this prior makes pictures of at most {largest} pixels, for which it has positions: got "
+                f"{self.image_size}"
+            )
 
     @property
     def text_width(self) -> int:
@@ -175,9 +245,10 @@ class SD3Prior(PipelinePrior):
         return int(self.network.config["joint_attention_dim"] if t5 is None else t5.config.d_model)
 
     def _read_text(self, text: str, negative: bool) -> Read:
-        states, _, pooled, _ = self.pipeline.encode_prompt(
-            text, None, None, device=self._like.device, do_classifier_free_guidance=False
-        )
+        with _untold_cuts():
+            states, _, pooled, _ = self.pipeline.encode_prompt(
+                text, None, None, device=self._like.device, do_classifier_free_guidance=False
+            )
         return Read(states[0].float(), pooled[0].float())
 
     @property
@@ -202,14 +273,21 @@ class FluxPrior(PipelinePrior):
 
     pipeline_class = FluxPipeline
     network_class = FluxTransformer2DModel
-
     multiple = 2
+
+    @classmethod
+    def _check_schedule(cls, config: Any) -> None:
+        flow_shift(config, tokens=1)
 
     def __init__(self, pipeline: FluxPipeline, image_size: int | None = None) -> None:
         self._take(pipeline)
         size = image_size // downsampling(pipeline.vae) if image_size else FLUX_SIZE
-        levels = flow_alphas_cumprod(flux_shift(pipeline.scheduler.config, (size // 2) ** 2))
+        levels = flow_alphas_cumprod(flow_shift(pipeline.scheduler.config, (size // 2) ** 2))
         super().__init__(pipeline.transformer, pipeline.vae, levels, "flow_prediction", image_size)
+
+    @property
+    def summary_width(self) -> int:
+        return int(self.pipeline.text_encoder.config.hidden_size)
 
     @property
     def text_width(self) -> int:
@@ -227,7 +305,8 @@ class FluxPrior(PipelinePrior):
         return self.network.time_text_embed
 
     def _read_text(self, text: str, negative: bool) -> Read:
-        states, pooled, _ = self.pipeline.encode_prompt(text, None, device=self._like.device)
+        with _untold_cuts():
+            states, pooled, _ = self.pipeline.encode_prompt(text, None, device=self._like.device)
         return Read(states[0].float(), pooled[0].float())
 
     def _call(self, latents: Tensor, timesteps: Tensor, text: Read, inputs: dict[str, Any]) -> Tensor:
@@ -249,13 +328,17 @@ class FluxPrior(PipelinePrior):
         return FluxPipeline._unpack_latents(output, height * factor, width * factor, factor)
 
 
-def flux_shift(config: Any, tokens: int) -> float:
-    """How far a FLUX scheduler shifts times for pictures of so many tokens; larger pictures more."""
-    if not config.get("use_dynamic_shifting"):
-        return float(config["shift"])
-    low, high = config["base_image_seq_len"], config["max_image_seq_len"]
-    slope = (config["max_shift"] - config["base_shift"]) / (high - low)
-    return math.exp(config["base_shift"] + slope * (tokens - low))
+@contextmanager
+def _untold_cuts() -> Iterator[None]:
+    """Without diffusers' words about texts that one of several text encoders does not read to the end."""
+    from diffusers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _times(alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:

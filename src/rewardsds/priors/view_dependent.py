@@ -8,6 +8,8 @@ DreamFusion's (arXiv 2209.14988, section 3.2); blending them and pushing off the
 from __future__ import annotations
 
 import math
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -83,6 +85,7 @@ class ViewDependentPrior:
         self.prior = prior
         self.words = words or ViewWords()
         self.perp_neg = perp_neg
+        self._texts: dict[tuple[str, str], str] = {}
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -123,12 +126,14 @@ class ViewDependentPrior:
             return self.prior.condition(prompts, negative_prompt, camera_to_world)
         texts = [str(text) for text in prompts]
         places = _places(camera_to_world)
+        words = [[self.words.of(*place) for place in item] for item in places]
         seen = [
-            OfViews(text, [_with_words(text, self.words.of(*place)) for place in item])
-            for text, item in zip(texts, places, strict=True)
+            OfViews(text, [_with_words(text, one) for one in item])
+            for text, item in zip(texts, words, strict=True)
         ]
         if self.perp_neg is None:
-            return self.prior.condition(seen, negative_prompt, camera_to_world)
+            told = [[self._told(text, one) for one in item] for text, item in zip(texts, words, strict=True)]
+            return replace(self.prior.condition(told, negative_prompt, camera_to_world), prompts=seen)
         return self._blended(seen, texts, places, negative_prompt, camera_to_world)
 
     def _blended(
@@ -144,7 +149,7 @@ class ViewDependentPrior:
         views = camera_to_world.shape[1]
 
         def every_view(ending: str) -> Condition:
-            said = [[_with_words(text, ending)] * views for text in texts]
+            said = [[self._told(text, ending)] * views for text in texts]
             return self.prior.condition(said, negative_prompt, camera_to_world)
 
         words = self.words
@@ -179,6 +184,31 @@ class ViewDependentPrior:
         return replace(
             own, prompts=seen, embeddings=blend([side.embeddings for side in sides]), extras=extras
         )
+
+    def _told(self, text: str, words: str) -> str:
+        """A text with words after it, as the prior is told it: of one that is too long for them its end goes, which it
+        would not see either, since the view is what must be read."""
+        if (text, words) not in self._texts:
+            self._texts[text, words] = self._with_room(text, words)
+        return self._texts[text, words]
+
+    def _with_room(self, text: str, words: str) -> str:
+        whole = _with_words(text, words)
+        reads_whole = getattr(self.prior, "reads_whole", None)
+        if reads_whole is None or not text or reads_whole(whole):
+            return whole
+        ends = [match.end() for match in re.finditer(r"\S+", text)]
+        fitting = [end for end in ends if reads_whole(text[:end] + words)]
+        if not fitting:
+            return whole
+        kept = text[: fitting[-1]]
+        if not any(known == text for known, _ in self._texts):
+            warnings.warn(
+                f"the prompt is too long for the prior to read {words.strip(' ,')!r} after it: the prior is not told "
+                f"its end, {text[len(kept) :].strip()!r}",
+                stacklevel=4,
+            )
+        return kept + words
 
     def predict(
         self, noisy: Tensor, timesteps: Tensor, condition: Condition, unconditional: bool = True

@@ -65,7 +65,7 @@ def build(settings: TextTo3DSettings) -> Job:
         preview=preview,
         export=export,
         begin=lambda: begin_from(settings, objects),
-        notes=[*parts.notes, *unknown_views(parts.prior), *schedule_notes(settings)],
+        notes=[*parts.notes, *view_notes(parts.prior, settings), *schedule_notes(settings)],
     )
 
 
@@ -107,13 +107,28 @@ def schedule_notes(settings: TextTo3DSettings) -> list[str]:
     return notes
 
 
-def unknown_views(prior: Prior) -> list[str]:
-    """What the prior does not know of the words that tell it the view."""
+def view_notes(prior: Prior, settings: TextTo3DSettings) -> list[str]:
+    """What the prior does not know of the words that tell it the view, and what is set of them that changes nothing."""
+    given = settings.view_prompts
     if not isinstance(prior, ViewDependentPrior):
-        return []
+        off = given.use == "off"
+        why = (
+            "--view-prompts.use is off" if off else "the prior sees cameras: --view-prompts.use on adds words"
+        )
+        standard = type(given)()
+        return [
+            f"--view-prompts.{name.replace('_', '-')} changes nothing, as {why}"
+            for name in type(given).model_fields
+            if name != "use" and getattr(given, name) != getattr(standard, name)
+        ]
+    notes = []
+    if prior.perp_neg is None and given.perp_neg_weight != type(given)().perp_neg_weight:
+        notes.append("--view-prompts.perp-neg-weight changes nothing without --view-prompts.perp-neg")
     words = prior.words
     unknown = prior.unknown_words(" ".join((words.front, words.side, words.back, words.overhead)))
-    return [f"the prior does not know these words about views: {', '.join(unknown)}"] if unknown else []
+    if unknown:
+        notes.append(f"the prior does not know these words about views: {', '.join(unknown)}")
+    return notes
 
 
 def told_views(prior: Prior, settings: TextTo3DSettings) -> Prior:
