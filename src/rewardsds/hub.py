@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rewardsds.catalogue import KnownModel, find, pinned
@@ -36,21 +41,33 @@ def snapshot(
 
     revision = revision or pinned(repo)
     try:
-        # Where the hub gives nothing, a folder would be taken as whole, whatever it holds.
-        if folder is not None:
-            model_info(repo, revision=revision)
-        found = snapshot_download(
-            repo,
-            revision=revision,
-            local_dir=folder,
-            allow_patterns=list(files),
-            ignore_patterns=list(SKIPPED),
-        )
+        with _without_its_warnings():
+            # Where the hub gives nothing, a folder would be taken as whole, whatever it holds.
+            if folder is not None:
+                model_info(repo, revision=revision)
+            found = snapshot_download(
+                repo,
+                revision=revision,
+                local_dir=folder,
+                allow_patterns=list(files),
+                ignore_patterns=list(SKIPPED),
+            )
     except failed_transfer() as error:
         if isinstance(error, OSError):
             raise
         raise OSError(f"the transfer failed with {type(error).__name__}: {error}") from error
     return Path(found)
+
+
+def repositories(source: str) -> tuple[str, ...]:
+    """Ids that hold the same as `source`, an id or a name, in the order in which they are asked: `source` is the first.
+
+    A text that is of no known model is alone.
+    """
+    model = find(source)
+    if model is None:
+        return (source,)
+    return model.repos if source == model.name else tuple(dict.fromkeys((source, *model.repos)))
 
 
 def located(source: str, files: Sequence[str] = ()) -> str | Path:
@@ -70,3 +87,126 @@ def failed_transfer() -> type[Exception]:
     from huggingface_hub.errors import HfHubHTTPError
 
     return HfHubHTTPError.__bases__[0]
+
+
+@contextmanager
+def _without_its_warnings() -> Iterator[None]:
+    """What the hub's library warns of is for who calls it; what went wrong comes as an error."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"huggingface_hub\b")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def cache_folder() -> Path:
+    """Of the hub's files."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
+def offline_variable() -> str | None:
+    """The environment variable that forbids downloads, as the hub's library has read it; None: they are allowed."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if not HF_HUB_OFFLINE:
+        return None
+    return "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
+
+
+def reason(error: Exception) -> str:
+    """Why a repository did not give its files, in a few words."""
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    if isinstance(error, LocalEntryNotFoundError):
+        if hasattr(error, "snapshot_path"):
+            return "it is there in part"
+        if offline_variable() is not None:
+            return "it is not there"
+        cause = error.__cause__
+        return (
+            f"the hub cannot be reached ({type(cause).__name__}: {_line(cause)})" if cause else _line(error)
+        )
+    if isinstance(error, GatedRepoError):
+        return "its page on the hub asks for consent: agree there, and log in with `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return "the hub has no such repository, or shows it to others alone"
+    return _line(error)
+
+
+def _line(error: BaseException) -> str:
+    return (next(iter(str(error).strip().splitlines()), "") or type(error).__name__)[:120]
+
+
+def lacking_in_cache(model: KnownModel) -> list[str] | None:
+    """What a model lacks in the hub's cache, of the repository of which the most is there; []: nothing, it is whole.
+
+    None: nothing of it is there.
+    """
+    found = [lacks for repo in model.repos if (lacks := lacking_of(model, repo)) is not None]
+    return min(found, key=len, default=None)
+
+
+def lacking_of(model: KnownModel, repo: str) -> list[str] | None:
+    """The same of one of its repositories."""
+    place = cache_folder() / f"models--{repo.replace('/', '--')}"
+    newest = place / "refs" / "main"
+    commit = pinned(repo) or (newest.read_text(encoding="utf-8").strip() if newest.is_file() else "")
+    folder = place / "snapshots" / commit
+    if not commit or not any(path.is_file() for path in folder.rglob("*")):
+        begun = any((place / "blobs").glob("*.incomplete"))
+        return ["all of its files but the beginning of one"] if begun else None
+    if model.files:
+        return [name for name in model.files if not (folder / name).is_file()]
+    if model.kind == "reward":
+        return _lacking_weights(folder, "")
+    index = folder / "model_index.json"
+    if not index.is_file():
+        return [index.name]
+    return [name for part in _parts(index) for name in _lacking_of_part(folder, part)]
+
+
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+"""Folders of a prior whose `model_index.json` names none."""
+
+
+def _parts(index: Path) -> Sequence[str]:
+    try:
+        said = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError:
+        return PARTS
+    unused = ("safety_checker", "feature_extractor", "image_encoder")
+    named = [name for name, part in said.items() if isinstance(part, list) and part[0] and name not in unused]
+    return named or PARTS
+
+
+def _lacking_of_part(folder: Path, part: str) -> list[str]:
+    if part == "scheduler":
+        return [] if (folder / part / "scheduler_config.json").is_file() else [part]
+    if part.startswith("tokenizer"):
+        return [] if any((folder / part / name).is_file() for name in VOCABULARIES) else [part]
+    return _lacking_weights(folder, part)
+
+
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+"""Files of which one holds a tokenizer's words."""
+
+
+def _lacking_weights(folder: Path, part: str) -> list[str]:
+    """Of a model in a folder or one below: its configuration, its weights, or the files that its weights are split
+    into."""
+    own, before = folder / part, f"{part}/" if part else ""
+    lacks = [] if (own / "config.json").is_file() else [f"{before}config.json"]
+    for index in own.glob("*.safetensors.index.json"):
+        try:
+            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError):
+            return [*lacks, before + index.name]
+        return [*lacks, *(before + name for name in files if not (own / name).is_file())]
+    there = any(path.is_file() for path in own.glob("*.safetensors"))
+    return lacks if there else [*lacks, f"{before}*.safetensors"]

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -19,7 +20,19 @@ from safetensors import SafetensorError, safe_open
 from rewardsds.catalogue import find
 from rewardsds.errors import some_of
 from rewardsds.foreign import require_floats
-from rewardsds.hub import BESIDE_WEIGHTS, failed_transfer, located, snapshot
+from rewardsds.hub import (
+    BESIDE_WEIGHTS,
+    VOCABULARIES,
+    cache_folder,
+    failed_transfer,
+    lacking_in_cache,
+    lacking_of,
+    located,
+    offline_variable,
+    repositories,
+    snapshot,
+)
+from rewardsds.hub import reason as hubs_reason
 
 Model = TypeVar("Model")
 
@@ -54,23 +67,37 @@ def default_device_and_dtype(
 
 
 def load_tokenizer(companion: str | PathLike[str], subfolder: str = "") -> Any:
-    """Of a model's folder or hub id; `subfolder` is looked into where there is one.
+    """Of a model's folder or hub id, of a known model's with all of its mirrors; `subfolder` is looked into where there
+    is one.
 
-    Raises ValueError in one line.
+    Raises ValueError in one line, which names all that were asked.
     """
-    try:
-        source = located(str(companion), BESIDE_WEIGHTS)
-        folder = Path(source).expanduser()
-        inner = subfolder if subfolder and (not folder.is_dir() or (folder / subfolder).is_dir()) else ""
+    folder = Path(companion).expanduser()
+    if folder.is_dir():
         with quiet_loading():
-            return read_tokenizer(source, inner)
-    except TokenizerError:
-        raise
-    except (OSError, ValueError, failed_transfer()) as error:
-        raise ValueError(
-            f"the tokenizer of {companion} cannot be loaded: fetch it with a network, or convert the checkpoint with "
-            "`rewardsds models convert … --companion FOLDER` and a folder that has it"
-        ) from error
+            return read_tokenizer(folder, subfolder if (folder / subfolder).is_dir() else "")
+    failures: list[str] = []
+    for name in repositories(str(companion)):
+        try:
+            source = located(name, BESIDE_WEIGHTS)
+            inner = subfolder if not isinstance(source, Path) or (source / subfolder).is_dir() else ""
+            with quiet_loading():
+                return read_tokenizer(source, inner)
+        except TokenizerError as error:
+            failures.append(f"{name}: {error}")
+        except (OSError, ValueError, failed_transfer()) as error:
+            failures.append(f"{name}: {hubs_reason(error)}")
+    where = f"the hub's cache, {cache_folder()}"
+    variable = offline_variable()
+    if variable is None:
+        asked, fetch = f"the Hugging Face hub and {where} were asked", "fetch it with a network"
+    else:
+        asked = f"{variable} is set, so only {where}, was asked"
+        fetch = f"fetch it with a network and without {variable}"
+    raise ValueError(
+        f"the tokenizer of {companion} cannot be loaded ({asked}: {'; '.join(failures)}): {fetch}, or convert the "
+        "checkpoint with `rewardsds models convert … --companion FOLDER` and a folder that has it"
+    )
 
 
 class TokenizerError(ValueError):
@@ -95,7 +122,7 @@ def read_tokenizer(source: str | PathLike[str], subfolder: str = "") -> Any:
     except (json.JSONDecodeError, failed_transfer()):
         raise
     except Exception as error:  # of any kind, by which of its files is missing or damaged
-        if folder.is_dir() and not any((folder / subfolder / name).is_file() for name in _VOCABULARIES):
+        if folder.is_dir() and not any((folder / subfolder / name).is_file() for name in VOCABULARIES):
             raise TokenizerError(_without_vocabulary(place)) from error
         if isinstance(error, OSError):
             raise
@@ -112,9 +139,6 @@ def require_vocabulary(tokenizer: Any, place: str) -> None:
     # "▁" is the space that T5's has without a vocabulary
     if not any(token not in special and token != "▁" for token in tokenizer.get_vocab()):
         raise TokenizerError(_without_vocabulary(place))
-
-
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
 def _without_vocabulary(place: str) -> str:
@@ -204,16 +228,37 @@ def load_from(
             place = located(name)
             return load(place)
         except (*problems, failed_transfer()) as error:
-            failures.append(f"{name}: {_damaged_json(Path(place)) or _reason(error)}")
-    advice = ""
-    if model is not None:
-        mirrors = [repo for repo in model.repos if repo not in ids]
-        advice = f"; get it with `rewardsds models fetch {model.name}`"
-        advice += f", which also asks {', '.join(mirrors)}" if mirrors else ""
-    raise ValueError(
-        f"no {what} {str(source)!r}: there is no folder {folder.absolute()}, and the Hugging Face hub did not give it "
-        f"({'; '.join(failures)}){advice}"
-    )
+            damaged = _damaged_json(Path(place)) if place != name else None
+            from_hub = isinstance(error, (OSError, failed_transfer()))
+            failures.append(f"{name}: {damaged or (hubs_reason if from_hub else _reason)(error)}")
+        except ValueError as error:
+            if model is None or not lacking_of(model, name):
+                raise
+            failures.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
+    raise ValueError(_not_given(str(source), what, ids, failures))
+
+
+def _not_given(source: str, what: str, asked: list[str], failures: list[str]) -> str:
+    """What to say of ids that gave no model, with what can be done about it."""
+    model, variable, cache = find(source), offline_variable(), cache_folder()
+    told = f"no {what} {source!r}: there is no folder {Path(source).expanduser().absolute()}, "
+    if variable is None:
+        told += f"and neither the Hugging Face hub nor its cache ({cache}) gave it ({'; '.join(failures)})"
+    else:
+        told += (
+            f"and {variable} is set, so that only the hub's cache was asked ({cache}), which did not give it "
+            f"({'; '.join(failures)})"
+        )
+    before = "" if variable is None else f"unset {variable} and "
+    if model is None:
+        return f"{told}; {before or 'with a network '}try again, or give a folder of it"
+    get = "get it"
+    if lacks := lacking_in_cache(model):
+        told += f"; it is there in part and lacks {some_of(lacks)}"
+        get = "complete it"
+    mirrors = [repo for repo in model.repos if repo not in asked]
+    also = f", which also asks {', '.join(mirrors)}" if mirrors else ""
+    return f"{told}; {before}{get} with `rewardsds models fetch {model.name}`{also}"
 
 
 def _reason(error: Exception) -> str:
@@ -237,7 +282,8 @@ def _damaged_json(folder: Path) -> str | None:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without progress bars, and without a warning that every AutoencoderTiny provokes."""
+    """Without progress bars, and without warnings that every AutoencoderTiny provokes, or of how libraries call the
+    hub's."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -251,7 +297,9 @@ def quiet_loading() -> Iterator[None]:
 
     diffusers_logger.addFilter(keep)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")
+            yield
     finally:
         diffusers_logger.removeFilter(keep)
         if had_bars:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import platform
 import shutil
 import sys
@@ -13,8 +12,10 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from rewardsds.catalogue import KNOWN, known, pinned
+from rewardsds.catalogue import KNOWN, known
+from rewardsds.errors import some_of
 from rewardsds.hardware import hardware
+from rewardsds.hub import cache_folder, lacking_in_cache, offline_variable
 from rewardsds.pretrained import embedded_weights
 
 GIB = 2**30
@@ -168,27 +169,22 @@ def _gpus() -> list[str]:
 
 
 def _models() -> list[str]:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.constants import HF_HUB_CACHE
-
     toybox = embedded_weights("prior")
     missing = f"missing in {toybox.parent} (rewardsds toybox train)"
     lines = [_row("toybox", f"in {toybox.parent}" if (toybox / "unet").is_dir() else missing)]
-    there = []
-    for model in KNOWN:
-        names = model.files or ("model_index.json", "config.json")
-        found = [
-            try_to_load_from_cache(repo, name, revision=pinned(repo))
-            for repo in model.repos
-            for name in names
-        ]
-        if any(isinstance(path, str) for path in found):
-            there.append(model.name)
-    offline = " (HF_HUB_OFFLINE is set: nothing is downloaded)" if os.environ.get("HF_HUB_OFFLINE") else ""
+    lacking = {model.name: lacking_in_cache(model) for model in KNOWN}
+    there = [name for name, lacks in lacking.items() if lacks == []]
+    variable = offline_variable()
+    offline = "" if variable is None else f" ({variable} is set: nothing is downloaded)"
     return [
         *lines,
-        _row("hub's cache", f"{HF_HUB_CACHE}{offline}"),
+        _row("hub's cache", f"{cache_folder()}{offline}"),
         _row("in it", ", ".join(there) or "none of `rewardsds models list`"),
+        *[
+            _row("in part", f"{name}, it lacks {some_of(lacks)}: rewardsds models fetch {name}")
+            for name, lacks in lacking.items()
+            if lacks
+        ],
     ]
 
 

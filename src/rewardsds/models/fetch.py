@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from rewardsds.catalogue import KnownModel, find
 from rewardsds.errors import RewardsdsError
-from rewardsds.hub import BESIDE_WEIGHTS, files_of, snapshot
+from rewardsds.hub import BESIDE_WEIGHTS, files_of, offline_variable, reason, repositories, snapshot
 
 
 def fetch(model: KnownModel, revision: str | None = None, folder: Path | None = None) -> Path:
@@ -23,9 +22,9 @@ def fetch(model: KnownModel, revision: str | None = None, folder: Path | None = 
 
     Raises RewardsdsError where the hub does not give it, naming what was asked.
     """
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+    if (variable := offline_variable()) is not None:
         raise RewardsdsError(
-            f"HF_HUB_OFFLINE is set, so nothing is downloaded: unset it to fetch {model.name}, or put its files "
+            f"{variable} is set, so nothing is downloaded: unset it to fetch {model.name}, or put its files "
             f"into a folder by hand ({', '.join(model.repos)})"
         )
     failures = []
@@ -33,7 +32,7 @@ def fetch(model: KnownModel, revision: str | None = None, folder: Path | None = 
         try:
             found = _download(model, repo, revision, folder)
         except (OSError, ValueError) as error:
-            failures.append(f"{repo}: {_reason(error)}")
+            failures.append(f"{repo}: {reason(error)}")
         else:
             for needed in model.needs:
                 _download_companion(needed, whole=model.recipe == "aesthetic")
@@ -62,18 +61,23 @@ def _write_beside(path: Path, content: Mapping[str, Any]) -> None:
         path.write_text(json.dumps(dict(content), indent=2) + "\n", encoding="utf-8")
 
 
-def _download_companion(repo: str, whole: bool) -> None:
-    """A tokenizer's files, or the whole model; what does not come is told, and can be given by hand."""
-    model = find(repo)
-    try:
-        snapshot(repo, files_of(model) if whole and model is not None else BESIDE_WEIGHTS)
-    except (OSError, ValueError) as error:
-        warnings.warn(
-            f"{repo}, which is needed beside it, was not downloaded ({_reason(error)}): give a folder of it when you "
-            "convert, with --companion FOLDER",
-            stacklevel=3,
-        )
-
-
-def _reason(error: Exception) -> str:
-    return (next(iter(str(error).strip().splitlines()), "") or type(error).__name__)[:120]
+def _download_companion(needed: str, whole: bool) -> None:
+    """A tokenizer's files, or the whole model, of the first repository that gives them; what does not come is told, and
+    can be given by hand."""
+    model = find(needed)
+    files = files_of(model) if whole and model is not None else BESIDE_WEIGHTS
+    failures = []
+    for repo in repositories(needed):
+        try:
+            found = snapshot(repo, files)
+        except (OSError, ValueError) as error:
+            failures.append(f"{repo}: {reason(error)}")
+        else:
+            if any(path.is_file() for path in found.rglob("*")):
+                return
+            failures.append(f"{repo}: it has none of the files")
+    warnings.warn(
+        f"{needed}, which is needed beside it, was not downloaded ({'; '.join(failures)}): give a folder of it when "
+        "you convert, with --companion FOLDER",
+        stacklevel=3,
+    )

@@ -13,7 +13,7 @@ from torch import nn
 
 from rewardsds.catalogue import SD15, SD21_BASE, SDXL
 from rewardsds.foreign import read_checkpoint
-from rewardsds.hub import PRIOR_FILES, snapshot
+from rewardsds.hub import PARTS, PRIOR_FILES, snapshot
 from rewardsds.pretrained import (
     default_device_and_dtype,
     installed_weights,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from rewardsds.priors.pipelines import PipelinePrior
 
 INDEX = "model_index.json"
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 PLAIN = ("StableDiffusionPipeline", "StableDiffusion", "MVDreamPipeline", "MVDream")
 """What `model_index.json` calls priors of the parts above, where it calls them anything."""
 PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline")
