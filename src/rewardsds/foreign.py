@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -39,6 +39,11 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
         raise ValueError(f"no checkpoint at {file.absolute()}: give a file ({', '.join(SUFFIXES)})")
     if file.suffix not in SUFFIXES:
         raise ValueError(f"{file.absolute()} is no checkpoint: expected one of {', '.join(SUFFIXES)}")
+    if _is_program(file):
+        raise ValueError(
+            f"{file.absolute()} is a TorchScript program, which was not run: get the model's weights as .safetensors "
+            "or as a plain state dict (of OpenAI's CLIP the folder, with `rewardsds models fetch clip-l`)"
+        )
     try:
         read: Any = (
             load_file(file)
@@ -63,6 +68,51 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
+
+
+def _is_program(file: Path) -> bool:
+    """Whether torch.jit.save wrote it, whose archives hold code besides tensors."""
+    if not zipfile.is_zipfile(file):
+        return False
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+LEFTOVERS = re.compile(
+    r"model_ema\.|optimizer\w*\."
+    r"|(betas|alphas_cumprod\w*|sqrt_\w+|posterior_\w+|log_one_minus_\w+|lvlb_weights|logvar|scale_factor)$"
+    r"|denoiser\.sigmas$|first_stage_model\.(loss|model_ema)\."
+    r"|cond_stage_model\.(logit_scale$|model\.(visual\.|(logit_scale|attn_mask|text_projection)$))"
+    r"|cond_stage_model\.transformer\.text_projection\b.*"
+    r"|conditioner\.embedders\.1\.model\.(visual\.|(logit_scale|attn_mask)$)"
+    r"|blip\.(vision|text)_proj\.|attn_mask$|.*\bposition_ids$"
+)
+"""Names that files hold from their training and that nothing here reads: averages of the weights, the state of an
+optimiser, tables of the noise schedule, losses, the other tower of a CLIP, its masks and positions, heads of
+pretraining."""
+
+
+def without_leftovers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if not LEFTOVERS.match(name)}
+
+
+def leftovers(state: Mapping[str, Tensor]) -> list[str]:
+    """The names of those, of many with the same beginning `beginning.*`."""
+    found = (match[0] for name in state if (match := LEFTOVERS.match(name)))
+    return list(dict.fromkeys(f"{name}*" if name.endswith(".") else name for name in found))
+
+
+def require_known(state: Mapping[str, Tensor], prefixes: Sequence[str], what: str) -> None:
+    """Raises ValueError for names that neither begin so nor are `LEFTOVERS`, which nothing would read."""
+    more = sorted(name for name in without_leftovers(state) if not name.startswith(tuple(prefixes)))
+    if more:
+        raise ValueError(
+            f"this is no checkpoint of {what} alone: it has {some_of(more)} besides, which would not be used; "
+            "get it without them"
+        )
 
 
 def require_floats(kinds: Mapping[str, str], place: str) -> None:

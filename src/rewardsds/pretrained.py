@@ -151,10 +151,12 @@ def _without_vocabulary(place: str) -> str:
 def load_part(kind: Any, source: str | PathLike[str], subfolder: str = "", **options: Any) -> Any:
     """`kind.from_pretrained` of diffusers or transformers, in which every weight finds its place and none is made up.
 
-    Only safetensors are read: no pickle. Raises ValueError that names weights that are missing or too many, or see
+    Only safetensors are read, of a variant such as fp16 where there is no other: no pickle. Raises ValueError that says
+    what a folder holds in their place, or names weights that are missing or too many, or see
     `require_floats`.
     """
     where = {"subfolder": subfolder} if subfolder else {}
+    where |= _variant(Path(source).expanduser() / subfolder)
     model, told = kind.from_pretrained(
         str(source), use_safetensors=True, output_loading_info=True, **where, **options
     )
@@ -171,6 +173,51 @@ def load_part(kind: Any, source: str | PathLike[str], subfolder: str = "", **opt
         raise ValueError(f"{place} holds no {kind.__name__}: {'; '.join(problems)}")
     require_floats(_kinds(source, subfolder), place)
     return model
+
+
+def _variant(folder: Path) -> dict[str, str]:
+    """The option that says which weights of a part's folder are read, where it holds those of a variant alone.
+
+    Raises ValueError where it holds no safetensors, or several variants.
+    """
+    if not folder.is_dir():
+        return {}
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    weights = {name: found for name in files if (found := _WEIGHTS.fullmatch(name))}
+    variants = sorted({found["variant"] or "" for found in weights.values()})
+    if "" in variants:
+        return {}
+    if len(variants) == 1:
+        return {"variant": variants[0]}
+    place = folder.absolute()
+    if variants:
+        raise ValueError(
+            f"{place} holds the variants {', '.join(variants)} of its weights, and none without a name: rename one of "
+            f"them, {next(iter(weights))} to {_without_variant(next(iter(weights)))}"
+        )
+    pickles = [name for name in files if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+    if pickles:
+        raise ValueError(
+            f"{place} holds {some_of(pickles)}, a pickle, which is not read here, and no .safetensors: get those from "
+            "where the model is published, or, where you trust the file, load the model with its library and write it "
+            "with save_pretrained(FOLDER)"
+        )
+    held = some_of(files) if files else "nothing"
+    raise ValueError(
+        f"{place} holds {held}, expected config.json and weights as .safetensors: get the model again"
+    )
+
+
+_WEIGHTS = re.compile(
+    r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?(\.(?P<variant>[\w-]+?))?(-\d+-of-\d+)?\.safetensors"
+)
+"""As diffusers and transformers call them, which write the number of a file and its variant in either order."""
+
+
+def _without_variant(name: str) -> str:
+    found = _WEIGHTS.fullmatch(name)
+    assert found is not None
+    return name.replace(f".{found['variant']}", "", 1)
 
 
 def _kinds(source: str | PathLike[str], subfolder: str) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +13,11 @@ from torch import Tensor, nn
 
 from rewardsds.catalogue import Recipe
 from rewardsds.errors import RewardsdsError, some_of
-from rewardsds.foreign import read_checkpoint, recipe_of
+from rewardsds.foreign import leftovers, numbers_in, read_checkpoint, recipe_of
 from rewardsds.priors.base import Condition
 from rewardsds.priors.latent import LatentPrior, downsampling
 from rewardsds.priors.load import load_prior, prior_from_parts
-from rewardsds.priors.original import parts
+from rewardsds.priors.original import TEXT_2, parts, refuse_others
 from rewardsds.rewards.aesthetic import load_head
 from rewardsds.rewards.load import load_reward
 from rewardsds.rewards.original import clip_from_open_clip, image_reward_network
@@ -56,20 +58,40 @@ def _check_file(path: Path) -> list[str]:
     state = read_checkpoint(path)
     recipe = recipe_of(state)
     if recipe is None:
+        with _of(path):
+            refuse_others(state)
         shown = ", ".join(sorted(state)[:3])
         raise ValueError(f"{path} holds {len(state)} tensors of no model that is known ({shown}, …)")
-    built = _built(recipe, state, path)
+    with _of(path):
+        built = _built(recipe, state, path)
     _check_weights(path, *built.networks)
     if not built.run().isfinite().all():
         raise ValueError(f"{path} gives NaN or infinity: its weights are damaged, get it again")
     count = sum(value.numel() for value in state.values())
     dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in state.values()})
+    unused = _unused(state)
     return [
         f"{path}: {built.what}, in its authors' names for the weights",
-        f"{count / 1e6:.1f} million numbers ({', '.join(dtypes)}), every weight has its place",
+        f"{count / 1e6:.1f} million numbers ({', '.join(dtypes)}), every {'other ' * bool(unused)}weight has its place",
+        *([f"not used, as left from training: {some_of(unused, 8)}"] if unused else []),
         "one forward pass: finite",
         f"to use it: rewardsds models convert {recipe} {path} FOLDER",
     ]
+
+
+@contextmanager
+def _of(path: Path) -> Iterator[None]:
+    """Puts the file's name before what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _unused(state: dict[str, Tensor]) -> list[str]:
+    """What nothing reads of a file; of Stable Diffusion 2's text encoder that is its last layer too."""
+    layers = numbers_in(state, rf"{re.escape(TEXT_2)}transformer\.resblocks\.")
+    return [*leftovers(state), *(f"{TEXT_2}transformer.resblocks.{layer}.*" for layer in layers[-1:])]
 
 
 def _check_weights(path: Path, *networks: nn.Module) -> None:

@@ -67,6 +67,9 @@ def load_prior(
         optional = getattr(kind, "optional", ())
         needed = PARTS if kind is DiffusionPrior else [name for name in named if name not in optional]
         missing = [name for name in needed if not (folder / name).is_dir()]
+        missing += [
+            f"what {name} holds" for name in needed if name not in missing and _is_empty(folder / name)
+        ]
         if missing:
             place = folder.absolute() if isinstance(found, Path) else f"{found} (in {folder})"
             raise ValueError(f"{place} is no prior in the diffusers layout: it lacks {', '.join(missing)}")
@@ -139,6 +142,10 @@ def _kind(source: str | Path, name: object) -> type[DiffusionPrior | PipelinePri
     with quiet_imports():
         from rewardsds.priors.pipelines import FluxPrior, SD3Prior, SDXLPrior
     return (SDXLPrior, SD3Prior, FluxPrior)[PIPELINES.index(str(name))]
+
+
+def _is_empty(folder: Path) -> bool:
+    return not any(folder.iterdir())
 
 
 def _index(folder: Path) -> dict[str, object]:

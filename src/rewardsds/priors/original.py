@@ -19,7 +19,17 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from rewardsds.errors import some_of
-from rewardsds.foreign import count, load_strictly, reading, renamed, shape_of, split_attention, split_off
+from rewardsds.foreign import (
+    count,
+    load_strictly,
+    reading,
+    renamed,
+    require_known,
+    shape_of,
+    split_attention,
+    split_off,
+    without_leftovers,
+)
 from rewardsds.priors.fit import require_text_alone
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -41,6 +51,10 @@ OTHERS = {
     "double_blocks.": ("FLUX", _FOLDER),
     "conditioner.embedders.0.model.": ("Stable Diffusion XL's refiner", "the base model"),
     "control_model.": ("a ControlNet, which is told pictures besides the text", "the model it was made for"),
+    "controlnet_": ("a ControlNet, which is told pictures besides the text", "the model it was made for"),
+    "lora_": ("a LoRA, which changes another model", "that model with it merged in"),
+    "lycoris_": ("a LyCORIS, which changes another model", "that model with it merged in"),
+    "down_blocks.": ("a network alone, in diffusers' names", _FOLDER),
 }
 """What files that are no priors here begin their names with: what they are, and what to give instead."""
 PredictionType = Literal["epsilon", "v_prediction"]
@@ -70,11 +84,11 @@ def parts(
     multiview = any(name.startswith(f"{UNET}camera_embed.") for name in state)
     prefixes = [UNET, VAE, *(TEXTS_XL if xl else [TEXT_1 if first else TEXT_2])]
     missing = [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in state)]
-    for beginning, (what, instead) in OTHERS.items():
-        if any(name.startswith(beginning) for name in state):
-            raise ValueError(f"this is a file of {what}, which cannot be read: give {instead}")
+    refuse_others(state)
     if missing:
         raise ValueError(f"this is no checkpoint of a prior: nothing in it begins with {', '.join(missing)}")
+    require_known(state, prefixes, "a prior")
+    state = without_leftovers(state)
     vae = autoencoder(split_off(state, VAE), SCALING_XL if xl else SCALING)
     factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
     pixels = image_size or (1024 if xl else 256 if multiview else 512)
@@ -96,6 +110,13 @@ def parts(
     if plain_2 and prediction_type == "v_prediction" and image_size is None:
         unet.register_to_config(sample_size=768 // factor)
     return Parts(unet, vae, encoders, noise_schedule(prediction_type))
+
+
+def refuse_others(state: Mapping[str, Tensor]) -> None:
+    """Raises ValueError for a file of `OTHERS`."""
+    for beginning, (what, instead) in OTHERS.items():
+        if any(name.startswith(beginning) for name in state):
+            raise ValueError(f"this is a file of {what}, which cannot be read: give {instead}")
 
 
 def noise_schedule(prediction_type: PredictionType = "epsilon") -> DDPMScheduler:

@@ -36,12 +36,11 @@ def reward_from_file(
     if recipe == "hps":
         model: Any = clip_from_open_clip(state)
         return CLIPReward(model.to(device, dtype), load_tokenizer(companion), fit="pad")
-    tokenizer = _bert(companion)
     if recipe == "reward3d":
         network = reward3d_network(state)
-        return Reward3D(network.to(device, dtype), tokenizer, _length(network.views))
+        return Reward3D(network.to(device, dtype), _bert(companion), _length(network.views))
     views = image_reward_network(state)
-    return ImageReward(views.to(device, dtype), tokenizer, length=_length(views))
+    return ImageReward(views.to(device, dtype), _bert(companion), length=_length(views))
 
 
 COMPANIONS: dict[Recipe | None, str] = {

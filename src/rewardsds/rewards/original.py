@@ -17,6 +17,7 @@ from rewardsds.foreign import (
     shape_of,
     split_attention,
     split_off,
+    without_leftovers,
 )
 from rewardsds.rewards.image_reward import ImageRewardNetwork
 
@@ -35,16 +36,13 @@ _VISION = {
 }
 """Names of BLIP's vision tower (timm's) → BlipVisionModel's."""
 
-UNUSED = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings.position_ids")
-"""What ImageReward's checkpoint holds of BLIP's pretraining and never uses."""
-
 
 def image_reward_network(state: Mapping[str, Tensor]) -> ImageRewardNetwork:
     """ImageReward-v1.0, `ImageReward.pt`: `blip.visual_encoder`, `blip.text_encoder` and `mlp.layers`.
 
     Sizes are read from the shapes. Raises ValueError where a weight is missing, too many or of another shape.
     """
-    state = {name: value.float() for name, value in state.items() if not name.startswith(UNUSED)}
+    state = {name: value.float() for name, value in without_leftovers(state).items()}
     vision = renamed(split_off(state, "blip.visual_encoder."), _VISION)
     text = split_off(state, "blip.text_encoder.")
     mlp = split_off(state, "mlp.layers.")
@@ -117,7 +115,7 @@ def clip_from_open_clip(state: Mapping[str, Tensor], hidden_act: str = "gelu") -
     hidden_act: "gelu" for LAION's (and HPS), "quick_gelu" for OpenAI's. Attention is split into its three parts,
     both projections are transposed. Heads: 16 in vision towers from ViT-L on, else of 64 channels, as open_clip has it.
     """
-    state = {name: value.float() for name, value in state.items()}
+    state = {name: value.float() for name, value in without_leftovers(state).items()}
     with reading("an open_clip model"):
         seen, read = (
             split_off(state, "visual."),
@@ -182,7 +180,6 @@ def clip_from_open_clip(state: Mapping[str, Tensor], hidden_act: str = "gelu") -
     for name in ("visual_projection.weight", "text_projection.weight"):
         if name in whole:
             whole[name] = whole[name].T.contiguous()
-    whole.pop("attn_mask", None)  # the causal mask, which older versions saved
     model = CLIPModel(config)
     load_strictly(model, whole, "an open_clip model")
     return model.eval()

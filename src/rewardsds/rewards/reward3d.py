@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from rewardsds.foreign import load_strictly, reading, shape_of, split_off
 from rewardsds.rewards.image_reward import LENGTH, MEAN, STD, ImageReward, ImageRewardNetwork, TowersFile
-from rewardsds.rewards.original import UNUSED, image_reward_network
+from rewardsds.rewards.original import image_reward_network
 from rewardsds.rewards.stored import Count
 
 VIEWS = 4
@@ -149,7 +149,7 @@ def _fusion(views: ImageRewardNetwork) -> CrossViewFusion:
 def reward3d_network(state: Mapping[str, Tensor]) -> Reward3DNetwork:
     """DreamReward's checkpoint: ImageReward's names, and `Scorer.fc1` … or `cross_view_adapter`."""
     heads = ("Scorer.", "cross_view_adapter.")
-    views = image_reward_network({n: v for n, v in state.items() if not n.startswith((*heads, *UNUSED))})
+    views = image_reward_network({n: v for n, v in state.items() if not n.startswith(heads)})
     scorer, fusion = (
         {name: value.float() for name, value in split_off(state, prefix).items()} for prefix in heads
     )
