@@ -1,7 +1,6 @@
 """How much memory a reward-weighted step takes with published priors in their true sizes, beside their weights.
 
-Steps are gone through without numbers, with fused attention, in the precisions that a GPU and a CPU take unless told
-otherwise; on a GPU `benchmarks/real_sizes.py` measures them. `rewardsds doctor` plans with these figures.
+Steps are gone through without numbers, with fused attention, in half precision of both kinds and in fp32; on a GPU `benchmarks/real_sizes.py` measures them. `rewardsds doctor` plans with these figures.
 
     python benchmarks/step_memory.py [--out src/rewardsds/models/memory.json]
 """
@@ -19,7 +18,7 @@ from rewardsds.models import sizes
 from rewardsds.scenes.files import atomic_path
 
 FILE = Path(rewardsds.__file__).parent / "models" / "memory.json"
-PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 FEW, MANY = 4, 10
 
 

@@ -7,6 +7,7 @@ import json
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -36,12 +37,14 @@ OPTIONAL = {
 class Plan:
     """How a prior fits. fits: "as it is", or what is needed for it; None where nothing helps.
 
-    options: of the command. needed: bytes, with these options.
+    options: of the command. needed: bytes, with these options, or where nothing helps with those that need least.
+    precision: of the weights.
     """
 
     fits: str | None
     options: tuple[str, ...]
     needed: float
+    precision: str
 
 
 def sizes() -> dict[str, dict[str, dict[str, int]]]:
@@ -51,29 +54,50 @@ def sizes() -> dict[str, dict[str, dict[str, int]]]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def plan(name: str, available: float, candidates: int, gpu: bool = True) -> Plan:
+def plan(name: str, available: float, candidates: int, gpu: bool = True, bf16: bool = False) -> Plan:
     """The mildest options with which a prior, and a reward beside it, fit into `available` bytes.
 
-    In fp16 on a GPU. A CPU, in fp32, has no other memory to put anything into, and no chunks of its own accord.
+    bf16: whether it is to be thought of, too. A GPU takes fp16 of its own accord. A CPU, which takes fp32, has no other
+    memory to put anything into, and makes no chunks of its own accord. What fits in no other way may without a reward.
     """
-    size = sizes()[name]["fp16" if gpu else "fp32"]
-    whole = size["weights"] + known(REWARD).memory(2 if gpu else 4) * GIB
-    step, text = size["step"], size["largest_text_encoder"]
-    all_at_once = max(step, candidates * size["candidate"])
-    tries: list[tuple[str, tuple[str, ...], float]] = [
-        ("as it is", (), whole + size["text_encoders"] + all_at_once)
-    ]
+    tries = list(_tries(sizes()[name], candidates, gpu, bf16))
+    for found in tries:
+        if found.needed <= available:
+            return found
+    least = min(tries, key=lambda found: found.needed)
+    return Plan(None, (), least.needed, least.precision)
+
+
+def _tries(size: dict[str, dict[str, int]], candidates: int, gpu: bool, bf16: bool) -> Iterator[Plan]:
+    """Plans from the mildest on."""
+    usual = "fp16" if gpu else "fp32"
+    precisions = {usual: (), **({"bf16": ("--precision", "bf16")} if bf16 else {})}
+
+    def one(precision: str, offload: bool, chunked: bool, scored: bool) -> Plan:
+        own = size[precision]
+        whole = own["weights"] + scored * known(REWARD).memory(4 if precision == "fp32" else 2) * GIB
+        at_once = max(own["step"], (1 if chunked or not scored else candidates) * own["candidate"])
+        # With --offload a text is read before the step, by one encoder at a time.
+        more = max(own["largest_text_encoder"], at_once) if offload else own["text_encoders"] + at_once
+        options = (
+            *precisions[precision],
+            *(("--offload",) if offload else ()),
+            *(("--chunk", "1") if chunked and not gpu else ()),
+            *(() if scored else ("--weighting", "none")),
+        )
+        fits = f"with {' '.join(options)}" if options else "as it is"
+        fits += ", in chunks, which is slower" if chunked and gpu else ""
+        fits += "" if scored else ": without a reward"
+        return Plan(fits, options, SLACK * (whole + more), precision)
+
+    ways = ((False, False), (True, False), (True, True)) if gpu else ((False, False), (False, True))
+    # On a GPU it is half precision either way; on a CPU chunks, which change results by rounding only, come first.
     if gpu:
-        # A text is read before the step, by one encoder at a time.
-        offloaded, chunked = whole + max(text, all_at_once), whole + max(text, step)
-        tries += [
-            ("with --offload", ("--offload",), offloaded),
-            ("with --offload, in chunks, which is slower", ("--offload",), chunked),
-        ]
-    for fits, options, needed in tries:
-        if SLACK * needed <= available:
-            return Plan(fits, options, SLACK * needed)
-    return Plan(None, (), SLACK * tries[-1][2])
+        yield from (one(precision, *way, True) for way in ways for precision in precisions)
+    else:
+        yield from (one(precision, *way, True) for precision in precisions for way in ways)
+    alone = [way for way in ways if not way[1]]
+    yield from (one(precision, *way, False) for way in alone for precision in precisions)
 
 
 def doctor(candidates: int = 10) -> list[str]:
@@ -102,20 +126,23 @@ def doctor(candidates: int = 10) -> list[str]:
         *_models(),
         "",
     ]
-    if cuda:
-        free = torch.cuda.mem_get_info()[0] - CONTEXT
-        lines.append(
-            f"what fits into the {free / GIB:.1f} GiB that are free on the GPU ({candidates} candidates, fp16)"
-        )
-    else:
-        free = _available_memory()
-        lines.append(
-            f"what fits into the {free / GIB:.1f} GiB of free memory ({candidates} candidates, fp32)"
-        )
-    plans = {name: plan(name, free, candidates, cuda) for name in sizes()}
+    free = torch.cuda.mem_get_info()[0] - CONTEXT if cuda else _available_memory()
+    place = "that are free on the GPU" if cuda else "of free memory"
+    beside = f"{candidates} candidates, {REWARD} beside them"
+    lines.append(f"what fits into the {free / GIB:.1f} GiB {place} ({beside})")
+    bf16 = _has_bf16() if cuda else True
+    plans = {name: plan(name, free, candidates, cuda, bf16) for name in sizes()}
     for name, found in plans.items():
-        lines.append(_row(name, f"{found.needed / GIB:5.1f} GiB  {found.fits or 'does not fit'}"))
+        told = found.fits or "does not fit"
+        lines.append(_row(name, f"{found.needed / GIB:5.1f} GiB  {found.precision}  {told}"))
     return [*lines, "", "recommended", *_recommended(cuda, plans)]
+
+
+def _has_bf16(index: int = 0) -> bool:
+    """Before Ampere bf16 is emulated, and slow."""
+    import torch
+
+    return torch.cuda.device_count() > index and torch.cuda.get_device_properties(index).major >= 8
 
 
 def _recommended(cuda: bool, plans: dict[str, Plan]) -> list[str]:
@@ -127,16 +154,19 @@ def _recommended(cuda: bool, plans: dict[str, Plan]) -> list[str]:
             *toybox,
             _row("note", "without a GPU a step of the large priors takes minutes: the toybox is made for it"),
         ]
-    lines = []
+    lines: list[str] = []
+    scored = False
     for name, task in (("mvdream", "3d"), ("sd-2.1-base", "image")):
         if plans[name].fits is not None:
             prior = f"models/{name}" if known(name).recipe else known(name).repos[0]
-            options = [f"--prior {prior}", f"--reward models/{REWARD}", *plans[name].options]
+            reward = [] if "--weighting" in plans[name].options else [f"--reward models/{REWARD}"]
+            scored |= bool(reward)
+            options = [f"--prior {prior}", *reward, *plans[name].options]
             lines += [
                 _row(task, f'rewardsds {task} "…" --preset paper {" ".join(options)}'),
                 *_converted(name),
             ]
-    return [*toybox, *lines, *(_converted(REWARD) if lines else [])]
+    return [*toybox, *lines, *(_converted(REWARD) if scored else [])]
 
 
 def _converted(name: str) -> list[str]:
@@ -157,7 +187,7 @@ def _gpus() -> list[str]:
     for index in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(index)
         free, total = torch.cuda.mem_get_info(index)
-        bf16 = "bf16 and fp16" if found.major >= 8 else "fp16"  # before Ampere bf16 is emulated, and slow
+        bf16 = "bf16 and fp16" if _has_bf16(index) else "fp16"
         lines.append(
             _row(
                 f"GPU {index}",
