@@ -1,6 +1,7 @@
 """How much memory a reward-weighted step takes with published priors in their true sizes, beside their weights.
 
-Steps are gone through without numbers, with fused attention, in half precision of both kinds and in fp32; on a GPU `benchmarks/real_sizes.py` measures them. `rewardsds doctor` plans with these figures.
+Steps are gone through without numbers, with fused attention, in half precision of both kinds and in fp32; on a GPU
+`benchmarks/real_sizes.py` measures them. `rewardsds doctor` plans with these figures.
 
     python benchmarks/step_memory.py [--out src/rewardsds/models/memory.json]
 """

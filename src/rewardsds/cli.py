@@ -628,11 +628,12 @@ def _models(argv: list[str]) -> int:
 def _list_models() -> int:
     from rewardsds.catalogue import KNOWN
 
+    print(
+        "Sizes are of the weights alone, in half precision; what fits with a step beside them: rewardsds doctor"
+    )
     for model in KNOWN:
         print(f"{model.name:14} --{model.kind:7} {model.purpose}")
-        print(
-            f"{'':24} {model.parameters} million weights, {model.memory():.1f} GiB in half precision; {model.licence}"
-        )
+        print(f"{'':24} {model.parameters} million weights of {model.memory():.1f} GiB; {model.licence}")
         pinned = f" at {model.revision[:12]}" if model.revision else ", the newest"
         print(f"{'':24} {', '.join((*model.repos, *model.files))}{pinned}")
         if model.recipe is not None:

@@ -118,7 +118,7 @@ def read_tokenizer(source: str | PathLike[str], subfolder: str = "") -> Any:
             # By an id transformers asks for a config.json beside it, which no repository of a prior has and which is so
             # never in the cache: without a network all that it needs would be there in vain.
             folder = snapshot(str(source), [f"{subfolder}/{name}".lstrip("/") for name in BESIDE_WEIGHTS])
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), subfolder=subfolder)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), subfolder=subfolder, trust_remote_code=False)
     except (json.JSONDecodeError, failed_transfer()):
         raise
     except Exception as error:  # of any kind, by which of its files is missing or damaged
@@ -259,6 +259,10 @@ def load_from(
             reason = _damaged_json(folder) or _reason(error)
             raise ValueError(f"the {what} in {folder.absolute()} cannot be read: {reason}") from error
     model = find(source) if isinstance(source, str) else None
+    if model is not None and model.kind != what:
+        raise ValueError(
+            f"{source} is a {model.kind}, not a {what}: give it to --{model.kind}, to load_{model.kind}"
+        )
     if model is not None and model.recipe is not None:
         raise ValueError(
             f"{model.name} comes as its authors' file: get it with `rewardsds models fetch {model.name}`, convert it "
@@ -309,6 +313,8 @@ def _not_given(source: str, what: str, asked: list[str], failures: list[str]) ->
 
 
 def _reason(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return "it needs code of its own, which is never run here: give a model of transformers' own kinds"
     if isinstance(error, KeyError):
         return f"it does not say {error}"
     if isinstance(error, (IndexError, TypeError, AttributeError)):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from rewardsds.catalogue import Recipe
 from rewardsds.errors import RewardsdsError, some_of
-from rewardsds.foreign import leftovers, numbers_in, read_checkpoint, recipe_of
+from rewardsds.foreign import SUFFIXES, leftovers, numbers_in, read_checkpoint, recipe_of
+from rewardsds.hub import PARTS
 from rewardsds.priors.base import Condition
 from rewardsds.priors.latent import LatentPrior, downsampling
 from rewardsds.priors.load import load_prior, prior_from_parts
@@ -47,7 +49,10 @@ def check(path: Path) -> list[str]:
         if path.is_file():
             return _check_file(path)
         if path.is_dir():
-            return _check_prior(path) if _is_prior(path) else _check_reward(path)
+            if _is_prior(path):
+                return _check_prior(path)
+            _require_reward(path)
+            return _check_reward(path)
     except ValueError as error:
         raise RewardsdsError(str(error)) from error
     raise RewardsdsError(f"there is nothing at {path.absolute()}")
@@ -170,6 +175,39 @@ def _random(*shape: int) -> Tensor:
 
 def _is_prior(folder: Path) -> bool:
     return (folder / "model_index.json").is_file() or (folder / "unet").is_dir()
+
+
+def _require_reward(folder: Path) -> None:
+    """Raises ValueError that says what is in a folder that is neither a prior nor a reward, and what would be."""
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+    found = some_of(names, 6) if names else "nothing"
+    expected = (
+        f"a prior has model_index.json, or the folders {', '.join(PARTS)}; a reward has config.json and "
+        "model.safetensors"
+    )
+    if (folder / "config.json").is_file():
+        said: Any = {}
+        with suppress(ValueError):  # a damaged one is told of where it is loaded
+            said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if isinstance(said, dict) and (kind := said.get("_class_name")):
+            raise ValueError(
+                f"{folder.absolute()} is a {kind}, a part of a prior: give the folder above it; {expected}"
+            )
+        return
+    if inner := [path.name for path in folder.iterdir() if path.is_dir() and _is_model(path)]:
+        raise ValueError(
+            f"{folder.absolute()} holds no prior and no reward that is known, but folders do that lie in it: give one "
+            f"of {some_of(sorted(inner))}"
+        )
+    files = [name for name in names if Path(name).suffix in SUFFIXES]
+    advice = f"; a checkpoint is given as the file itself: {folder / files[0]}" if files else ""
+    raise ValueError(
+        f"{folder.absolute()} holds no prior and no reward that is known: {expected}; there is {found}{advice}"
+    )
+
+
+def _is_model(folder: Path) -> bool:
+    return _is_prior(folder) or (folder / "config.json").is_file()
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoConfig, CLIPModel, SiglipModel
+from transformers import CLIPModel, PretrainedConfig, SiglipModel
 
 from rewardsds.hub import BESIDE_WEIGHTS, located
 from rewardsds.pretrained import default_device_and_dtype, load_part, quiet_loading, read_tokenizer
@@ -75,7 +75,7 @@ class CLIPReward(ModelReward):
         source = located(str(source))
         beside = source if processor is None else located(processor, BESIDE_WEIGHTS)
         with quiet_loading():
-            kind = AutoConfig.from_pretrained(str(source)).model_type
+            kind = PretrainedConfig.get_config_dict(str(source))[0].get("model_type")
             if kind not in KINDS:
                 raise ValueError(f"{source} is a {kind} model; a CLIP score needs one of {', '.join(KINDS)}")
             model: Any = load_part(KINDS[kind], source, dtype=dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NamedTuple, TypeAlias, Union
 
 from rewardsds.errors import SettingsError
@@ -10,6 +11,11 @@ from rewardsds.errors import SettingsError
 GRADER = "grader:"
 MIN = "min("
 PLUS = " + "
+
+TOYBOX_REWARDS = ("clip", "aesthetic", "image-reward")
+"""The toybox's own, by name."""
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+"""`package.module:name`."""
 
 Expression: TypeAlias = Union[str, "Sum", "Weakest"]
 """A str is the name of a single reward."""
@@ -43,6 +49,31 @@ def names(expression: Expression) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for part in parts for name in names(part)))
 
 
+def from_anywhere(text: str) -> str:
+    """The same with whole paths in place of those that are relative to the current folder, of files and folders that
+    are there; as it is where it cannot be read, or could not be read with them."""
+    parser = _Parser(text.strip())
+    try:
+        parser.sum(inside=False)
+    except SettingsError:
+        return text
+    made, wanted = parser.text, []
+    for name, first, end in reversed(parser.names):
+        own = name in TOYBOX_REWARDS or name.startswith(GRADER) or FUNCTION.fullmatch(name)
+        wanted.insert(0, name if own else whole_path(name))
+        made = made[:first] + wanted[0] + made[end:]
+    try:
+        return made if names(parse(made)) == tuple(dict.fromkeys(wanted)) else text
+    except SettingsError:
+        return text
+
+
+def whole_path(name: str) -> str:
+    """Of a file or folder that is there; other names as they are."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() else name
+
+
 _PLUS = re.compile(rf"\s*{re.escape(PLUS)}")
 _COMMA = re.compile(r"\s*,")
 _MIN = re.compile(rf"\s*{re.escape(MIN)}")
@@ -53,10 +84,11 @@ _CLOSING = re.compile(rf"\s*\)(?=\s*(?:$|,|\)|{re.escape(PLUS)}))")
 
 
 class _Parser:
-    """at: where what is not read yet begins."""
+    """at: where what is not read yet begins. names: the single rewards, with where they begin and end."""
 
     def __init__(self, text: str) -> None:
         self.text, self.at = text, 0
+        self.names: list[tuple[str, int, int]] = []
 
     def wrong(self, what: str) -> SettingsError:
         return SettingsError(
@@ -103,6 +135,8 @@ class _Parser:
         if inside and self.at == len(self.text) and self.text.endswith(")"):
             self.at -= 1  # "min(clip, a(b)": of the folder "a(b"
         name = self.text[first : self.at].strip()
+        begin = self.text.index(name, first)
+        self.names.append((name, begin, begin + len(name)))
         if not name:
             raise self.wrong(f"lacks a name after {self.text[:first].strip()!r}" if first else "has no name")
         if name == GRADER:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 from collections.abc import Mapping
 from os import PathLike
@@ -19,7 +18,16 @@ from rewardsds.rewards.aesthetic import AestheticReward
 from rewardsds.rewards.base import ModelReward, Reward
 from rewardsds.rewards.clip import CLIPReward
 from rewardsds.rewards.compose import Minimum, WeightedSum
-from rewardsds.rewards.expression import GRADER, Expression, Sum, Weakest, names, parse
+from rewardsds.rewards.expression import (
+    FUNCTION,
+    GRADER,
+    TOYBOX_REWARDS,
+    Expression,
+    Sum,
+    Weakest,
+    names,
+    parse,
+)
 from rewardsds.rewards.files import reward_from_file
 from rewardsds.rewards.grader import GraderReward
 from rewardsds.rewards.image_reward import ImageReward
@@ -70,7 +78,7 @@ def load_reward(
             return WeightedSum([one(part) for part in parts], weights, skip_failures=skip_failures)
         if expression.startswith(GRADER):
             return GraderReward(expression.removeprefix(GRADER), **(grader or {}))
-        if _FUNCTION.fullmatch(expression):
+        if FUNCTION.fullmatch(expression):
             return _function(expression)
         if expression in TOYBOX_REWARDS:
             instead = "a folder, a hub id or a function"
@@ -143,16 +151,12 @@ def _from_folder(
     )
 
 
-TOYBOX_REWARDS = ("clip", "aesthetic", "image-reward")
-"""The toybox's own, by name."""
 EXAMPLES = (
     f"{', '.join(map(repr, TOYBOX_REWARDS))}, a name of `rewardsds models list` such as 'clip-l', a folder or file of "
     f"a reward, a hub id, 'package.module:function', '{GRADER}MODEL', or several, with spaces around a plus: "
     "'clip + 0.5 * aesthetic', or 'min(clip, aesthetic)'"
 )
 """What `load_reward` takes, for messages."""
-
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def reward_names(text: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from rewardsds.distillation.phrases import BAD_QUALITY, BRIDGE_SOURCE, BRIDGE_TARGET
+from rewardsds.rewards.expression import from_anywhere, whole_path
 from rewardsds.runs.settings import RunSettings, Settings
 from rewardsds.scenes.gaussians.settings import GaussianSettings
 from rewardsds.scenes.mesh.settings import MeshExportSettings, MeshSettings
@@ -438,8 +439,11 @@ class DistillationSettings(RunSettings):
         return ROLLOUT_GUIDANCE_SCALES[0 if self.prior == "toybox" else 1]
 
     def resolved(self) -> Self:
-        """With K counted and the guidance scales filled in, beside what every run fills in."""
+        """With K counted, the guidance scales filled in, and models where they lie whatever the current folder, beside
+        what every run fills in."""
         own = {
+            "prior": self.prior if self.prior == "toybox" else whole_path(self.prior),
+            "reward": from_anywhere(self.reward),
             "reward_steps": self.resolved_reward_steps,
             "guidance_scale": self.resolved_guidance_scale,
             "rollout_guidance_scale": self.resolved_rollout_guidance_scale,
