@@ -47,16 +47,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_nobody_is_advised_to_run_the_code_of_a_model(
-    tiny_clip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_prior_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = shutil.copytree(tiny_clip_folder, tmp_path / "clip")
-    (folder / "own.py").write_text("raise SystemExit('ran')")
-    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
-    (folder / "tokenizer_config.json").write_text(
+    folder = shutil.copytree(tiny_prior_folder, tmp_path / "prior")
+    own = folder / "tokenizer"
+    (own / "own.py").write_text("raise SystemExit('ran')")
+    (own / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}})
     )
+    (own / "tokenizer.json").rename(own / "vocab.txt")
     told = error_of(capsys, "models", "check", folder)
-    assert "needs code of its own, which is never run here" in told
+    assert f"the tokenizer in {own} cannot be read: it needs code of its own, which is never run here" in told
     assert "trust_remote_code" not in told
 
 
