@@ -135,9 +135,10 @@ class ConvertModel:
     companion: str | None = None
     """Folder or hub id of what the checkpoint lacks: its tokenizer, an aesthetic head's CLIP. None: the usual one."""
     half: bool = True
-    """Write half precision."""
+    """Write half precision; a file with numbers beyond it is refused."""
     prediction_type: Literal["epsilon", "v_prediction"] | None = None
-    """What a Stable Diffusion predicts. None: noise, and of Stable Diffusion 2, which has both, what it is found to."""
+    """What a Stable Diffusion or MVDream predicts. None: noise, and of Stable Diffusion 2, which has both, what it is
+    found to."""
 
 
 @dataclass

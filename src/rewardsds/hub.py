@@ -89,18 +89,24 @@ def failed_transfer() -> type[Exception]:
     return HfHubHTTPError.__bases__[0]
 
 
+_NOISY = ("huggingface_hub._snapshot_download", "huggingface_hub.utils._http")
+"""Loggers that tell who calls the hub's library of patterns, folders and accounts; that of a transfer that goes on where
+it was interrupted is none of them."""
+
+
 @contextmanager
 def _without_its_warnings() -> Iterator[None]:
     """What the hub's library warns of is for who calls it; what went wrong comes as an error."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in _NOISY}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"huggingface_hub\b")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def cache_folder() -> Path:

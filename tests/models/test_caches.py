@@ -118,6 +118,7 @@ def test_without_downloads_the_cache_that_was_asked_is_named(
     if "/" not in source:
         assert f"unset HF_HUB_OFFLINE and get it with `rewardsds models fetch {source}`" in told
     assert "\n" not in told
+    assert (error.value.__cause__, error.value.__context__) == (None, None)  # no chain of tracebacks
 
 
 def test_half_a_prior_says_how_it_is_completed(cache: Path, tiny_single_view_prior_folder: Path) -> None:
