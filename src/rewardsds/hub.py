@@ -90,8 +90,8 @@ def failed_transfer() -> type[Exception]:
 
 
 _NOISY = ("huggingface_hub._snapshot_download", "huggingface_hub.utils._http")
-"""Loggers that tell who calls the hub's library of patterns, folders and accounts; that of a transfer that goes on where
-it was interrupted is none of them."""
+"""Loggers that tell who calls the hub's library of patterns, folders and accounts; that of a transfer that goes on
+where it was interrupted is none of them."""
 
 
 @contextmanager
