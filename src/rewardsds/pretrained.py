@@ -261,7 +261,7 @@ def load_from(
     model = find(source) if isinstance(source, str) else None
     if model is not None and model.kind != what:
         raise ValueError(
-            f"{source} is a {model.kind}, not a {what}: give it to --{model.kind}, to load_{model.kind}"
+            f"{source} is a {model.kind}, not a {what}: give it to --{model.kind}, or to load_{model.kind}"
         )
     if model is not None and model.recipe is not None:
         raise ValueError(
