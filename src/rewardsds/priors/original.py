@@ -54,6 +54,7 @@ OTHERS = {
     "controlnet_": ("a ControlNet, which is told pictures besides the text", "the model it was made for"),
     "lora_": ("a LoRA, which changes another model", "that model with it merged in"),
     "lycoris_": ("a LyCORIS, which changes another model", "that model with it merged in"),
+    "v_pred": ("a Stable Diffusion XL that predicts v", _FOLDER),
     "down_blocks.": ("a network alone, in diffusers' names", _FOLDER),
 }
 """What files that are no priors here begin their names with: what they are, and what to give instead."""
