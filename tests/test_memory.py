@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from rewardsds.memory import Chunks, PeakMemory, largest_batch
@@ -91,16 +93,58 @@ def test_libraries_of_cuda_say_in_words_of_their_own_that_memory_is_full(text: s
 def test_auto_finds_what_fits_once_and_keeps_it():
     memory, chunks = Memory(6), Chunks("auto")
     assert torch.equal(chunks(memory, 20), torch.arange(20.0)[:, None].square())
-    assert memory.calls == [20, 10, 5, 5, 5, 5]
+    assert memory.calls == [20, 10, 7, 5, 5, 5, 5]
     memory.calls.clear()
     assert len(chunks(memory, 20)) == 20
     assert memory.calls == [5, 5, 5, 5]
 
 
+@given(groups=st.integers(1, 5), unit=st.integers(1, 4), room=st.integers(4, 25))
+def test_auto_takes_as_few_slices_as_fit(groups: int, unit: int, room: int):
+    count = groups * unit
+    memory, chunks = Memory(room), Chunks("auto")
+    assert len(chunks(memory, count, unit)) == count
+    memory.calls.clear()
+    chunks(memory, count, unit)
+    assert len(memory.calls) == -(-groups // min(groups, room // unit))
+    assert max(memory.calls) <= room
+    assert all(rows % unit == 0 for rows in memory.calls)
+
+
+class Limited(PeakMemory):
+    """A memory of so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def _take(self, storage: torch.UntypedStorage) -> None:
+        super()._take(storage)
+        if self._held > self.limit:
+            raise torch.OutOfMemoryError("no room")
+
+
+def test_auto_leaves_room_for_the_backward_pass():
+    """Which holds ten wide tensors of every row, where the forward pass, whose slices are run again, holds two."""
+    places = torch.linspace(0, 1, 16).requires_grad_()
+
+    def run(rows: slice) -> Tensor:
+        x = places[rows, None].expand(-1, 1000)
+        for _ in range(8):
+            x = x.sin()
+        return x.mean(1)
+
+    expected = torch.autograd.grad(run(slice(0, 16)).sum(), places)[0]
+    with Limited(62 * 4000):
+        found = Chunks("auto", recompute=True)(run, 16)
+        gradient = torch.autograd.grad(found.sum(), places)[0]
+    torch.testing.assert_close(gradient, expected)
+
+
 def test_rows_that_belong_together_stay_together():
     memory = Memory(9)
     assert len(Chunks("auto")(memory, 20, unit=4)) == 20
-    assert memory.calls == [20, 8, 8, 4]  # a half would be 10, which divides a group
+    assert memory.calls == [20, 12, 8, 8, 4]  # a half would be 10, which divides a group
     memory.calls.clear()
     assert len(Chunks(6)(memory, 20, unit=4)) == 20
     assert memory.calls == [4] * 5

@@ -68,8 +68,8 @@ def largest_batch(run: Callable[[int], object], free: int) -> tuple[int, Callabl
 class Chunks:
     """Runs a function of a batch in slices, and puts the results together as if it had been run once.
 
-    size: rows in a slice. None: all. "auto": all, and where the GPU's memory does not hold them, half as many, and so
-    on; the size that fitted is kept. What comes out does not depend on it beyond the rounding of sums.
+    size: rows in a slice. None: all. "auto": all, and where the GPU's memory does not hold them, as few slices of one
+    size as it does hold, which is found once. What comes out does not depend on it beyond the rounding of sums.
     recompute: where there are several slices, each is run again in the backward pass, which then holds what one slice
     needs and not all of them; for functions that draw nothing and that nobody changes until then.
     """
@@ -86,12 +86,15 @@ class Chunks:
     def __call__(self, run: Callable[[slice], Tensor], count: int, unit: int = 1) -> Tensor:
         """run: rows → their results. count: of all rows. unit: so many rows stay together."""
         size: int = self.size if isinstance(self.size, int) else self._fits or count
+        trying = self.size == "auto" and self._fits != size
         while True:
             size = max(unit, size // unit * unit)
             slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
             try:
                 if len(slices) == 1:
                     return run(slices[0])
+                if trying and self.recompute and torch.is_grad_enabled():
+                    run(slices[0])  # holds what the backward pass will
                 return torch.cat([_run_again(run, rows) if self.recompute else run(rows) for rows in slices])
             except RuntimeError as error:
                 # of a lack of room cuDNN also says that it found no engine
@@ -100,7 +103,18 @@ class Chunks:
                     raise
             # Outside of the handler, whose traceback still holds what was computed.
             torch.cuda.empty_cache()
-            size = self._fits = -(-min(size, count) // 2)
+            trying, size = True, self._smaller(min(size, count), count, unit)
+            self._fits = size
+
+    @staticmethod
+    def _smaller(size: int, count: int, unit: int) -> int:
+        """Rows in a slice of the next larger number of slices in which they are fewer."""
+        units = -(-count // unit)
+        each = size // unit
+        slices = -(-units // each)
+        while -(-units // slices) >= each:
+            slices += 1
+        return -(-units // slices) * unit
 
 
 def _run_again(run: Callable[[slice], Tensor], rows: slice) -> Tensor:

@@ -1,6 +1,7 @@
 """Residuals by hand."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from rewardsds.distillation.losses import (
     Loss,
     Recon,
     Refine,
+    TimestepWeighted,
     TwoStageBridge,
     WithRewardGradient,
 )
@@ -63,6 +65,40 @@ def test_sds_by_hand():
     residual = SDS(guidance_scale=50.0).residual(c)
     np.testing.assert_allclose(residual.numpy(), u + 50.0 * (p - u) - e)
     np.testing.assert_allclose(SDS().timestep_weight(c).flatten().numpy(), [0.36, 0.9216])
+
+
+@pytest.mark.parametrize(
+    "name, weights",
+    [("variance", [0.36, 0.9216]), ("uniform", [1.0, 1.0]), ("fantasia3d", [0.288, 0.258048])],
+)
+def test_other_timestep_weights_by_hand(name: Any, weights: list[float]):
+    """α = 0.8 and 0.28; the residual stays."""
+    c = some_candidates()
+    weighted = TimestepWeighted(SDS(50.0), name)
+    np.testing.assert_allclose(weighted.timestep_weight(c).flatten().numpy(), weights)
+    assert torch.equal(weighted.residual(c), SDS(50.0).residual(c))
+    staged = TimestepWeighted(TwoStageBridge(5, SDS(2.0), SDS(3.0)), name)
+    np.testing.assert_allclose(staged.at(5).timestep_weight(c).flatten().numpy(), weights)
+    assert torch.equal(staged.at(5).residual(c), SDS(3.0).residual(c))
+
+
+def test_the_rewards_gradient_does_not_depend_on_the_timestep_weight():
+    """Divided by ω(t) as the residual has it, so that all of it is λ."""
+    c = some_candidates()
+
+    def reward(images: torch.Tensor, prompts: Any) -> torch.Tensor:
+        return images.mean(dim=(2, 3, 4, 5))
+
+    def steered(loss: Loss) -> torch.Tensor:
+        whole = WithRewardGradient(loss, reward, 2.0)
+        return loss.timestep_weight(c) * (whole.residual(c) - loss.residual(c))
+
+    torch.testing.assert_close(steered(TimestepWeighted(SDS(7.5), "uniform")), steered(SDS(7.5)))
+
+
+def test_an_unknown_timestep_weight_is_refused():
+    with pytest.raises(ValueError, match="'sigma': expected one of variance, uniform, fantasia3d"):
+        TimestepWeighted(SDS(), "sigma")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("rescale", [0.0, 0.5, 1.0])

@@ -413,6 +413,23 @@ def test_runs_of_several_machines_are_told_apart(tmp_path):
     assert read(out)["machines"] == figures.machines
 
 
+def test_rewards_that_were_left_out_are_told(tmp_path):
+    plan, out = write_plan(tmp_path, SHORT), tmp_path / "out"
+    figures, _ = compare(plan, out, workers=1)
+    assert figures is not None
+    assert figures.unsteered == read(out)["problems"] == []
+    file = min(out.glob("runs/*/*/results.json"))
+    results = json.loads(file.read_text())
+    file.write_text(json.dumps({**results, "rewards_left_out": {"moody": 1}}))
+    figures, _ = compare(plan, out, workers=1)
+    assert figures is not None
+    name = figures.columns[0].name
+    told = f"{name}: the reward moody failed and was left out in 1 of {results['steps']} steps"
+    assert read(out)["problems"] == [told]
+    for page in ("report.html", "comparison.md"):
+        assert told in (out / page).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "said, gpus, recorded",
     [("cpu", 1, "cpu"), ("auto", 1, "cuda"), ("auto", 0, "cpu"), ("cuda:1", 2, "cuda:1"), ("cuda:1", 1, "cuda"),

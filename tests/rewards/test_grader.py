@@ -199,6 +199,7 @@ def test_an_endpoint_that_stays_bad_is_told(endpoint: Endpoint, url: str, status
         (answered("I would say: nice!"), "answered no grades: 'I would say: nice!'"),
         (answered(json.dumps({"overall_score": 3})), "answered no grades"),
         (answered(json.dumps({**dict.fromkeys(ASPECTS, 5), "overall_score": 11})), "gave overall_score 11"),
+        (answered(json.dumps({**dict.fromkeys(ASPECTS, 5), "overall_score": True})), "answered no grades"),
         ({"choices": []}, "answered no grades: 'None'"),
         ("<html>gateway</html>", "answered what is no JSON"),
     ],

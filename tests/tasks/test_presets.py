@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from pathlib import Path
@@ -16,6 +17,7 @@ from rewardsds.evaluation.plan import make_plan
 from rewardsds.priors.load import load_prior
 from rewardsds.runs.loop import RunResult, make_optimizer
 from rewardsds.runs.settings import to_yaml
+from rewardsds.scenes.export import save_png
 from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.gaussians.strategies import densify
 from rewardsds.tasks.parts import known_negative, negative_notes
@@ -195,6 +197,40 @@ def test_dreamgaussians_schedule() -> None:
     assert (gaussians.opacity_reset_every, gaussians.resolved_opacity_reset) == (700, 0.01)
     assert (gaussians.beta2, gaussians.epsilon) == (0.999, 1e-15)
     assert settings.negative_prompt == preset("paper", TextTo3DSettings)["negative_prompt"]
+    # guidance/mvdream_utils.py: its gradient is the residual itself
+    assert settings.timestep_weight == "uniform"
+
+
+@pytest.mark.parametrize("loss, fits", [("sds", True), ("vsd", True), ("recon", False), ("refine", False)])
+def test_losses_that_compare_pictures_keep_their_timestep_weight(loss: Any, fits: bool) -> None:
+    if fits:
+        settings = TextToImageSettings(prompt="a red cube", loss=loss, timestep_weight="fantasia3d")
+        assert settings.timestep_weight == "fantasia3d"
+        return
+    with pytest.raises(ValueError, match=f"is fantasia3d, but the loss {loss} compares pictures"):
+        TextToImageSettings(prompt="a red cube", loss=loss, timestep_weight="fantasia3d")
+
+
+@pytest.mark.parametrize("task", ["image", "edit"])
+def test_a_timestep_weight_reaches_the_step(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one timestep it only scales the gradient: by σ², which is variance's, or by 1."""
+    norms = {}
+    save_png(torch.full((3, 64, 64), 0.5), tmp_path / "grey.png")
+    for weight in ("auto", "variance", "uniform"):
+        folder = tmp_path / weight
+        given = ["a red cube"] if task == "image" else [str(tmp_path / "grey.png"), "--source", "a red cube"]
+        given += [] if task == "image" else ["--target", "a blue cube"]
+        options = ["--weighting", "none", "--steps", "1", "--timestep-weight", weight, "--out", str(folder)]
+        ranges = ["--t-range-start", "0.5", "0.5", "--t-range-end", "0.5", "0.5"]
+        assert main([task, *given, *options, *ranges]) == 0
+        line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+        norms[weight] = line["gradient_norm"][0]
+    [t] = line["timesteps"]
+    variance = 1 - float(load_prior("toybox", "cpu").alphas_cumprod[t])
+    assert norms["auto"] == norms["variance"]
+    assert norms["variance"] == pytest.approx(variance * norms["uniform"], rel=1e-4)
 
 
 def test_dreamgaussian_clones_every_gaussian_at_first() -> None:

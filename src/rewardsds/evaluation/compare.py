@@ -416,7 +416,23 @@ class Comparison:
             gaps=metrics.gaps,
             machines=self._machines(),
             hardware=dict(sorted((self.notes.get("hardware") or {}).items())),
+            left_out=self._left_out(),
         )
+
+    def _left_out(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """In how many steps of how many a reward failed and was left out, by method and reward."""
+        found: dict[tuple[str, str], tuple[int, int]] = {}
+        for name in self.columns:
+            units = {
+                made.unit.key: made.unit for cell in self.cells if cell.method == name for made in cell.made
+            }
+            results = [one for unit in units.values() if (one := self.results_of(unit)) is not None]
+            counts: Counter[str] = Counter()
+            for one in results:
+                counts.update(one.get("rewards_left_out") or {})
+            steps = sum(one.get("steps", 0) for one in results)
+            found.update({(name, reward): (count, steps) for reward, count in counts.items()})
+        return found
 
     def _machines(self) -> dict[str, int]:
         """How many runs each machine has finished."""

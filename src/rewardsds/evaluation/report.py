@@ -75,7 +75,7 @@ def write_report(
         optimised=any(one.optimised for one in figures.columns),
         fewest=FEWEST_PROMPTS,
         charts=[Markup(chart) for chart in charts(figures) if chart],
-        gaps=[*figures.unanswered, *figures.problems],
+        gaps=[*figures.unanswered, *figures.unsteered, *figures.problems],
         columns=columns,
         rows=rows,
         plan=plan,

@@ -56,7 +56,8 @@ class Column:
 @dataclass(frozen=True)
 class Figures:
     """All that a report shows. gaps: metrics that could not be asked, and why. machines: how many runs each has made,
-    by its name. hardware: of the machine on which the comparison was begun."""
+    by its name. hardware: of the machine on which the comparison was begun. left_out: by method and reward, in how many
+    steps of how many the reward failed and was left out."""
 
     title: str
     size: str
@@ -69,6 +70,15 @@ class Figures:
     gaps: Mapping[str, str] = field(default_factory=dict)
     machines: Mapping[str, int] = field(default_factory=dict)
     hardware: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def unsteered(self) -> list[str]:
+        """Methods whose reward failed in some steps, which then went on without it."""
+        return [
+            f"{method}: the reward {reward} failed and was left out in {count} of {steps} steps"
+            for (method, reward), (count, steps) in self.left_out.items()
+        ]
 
     @property
     def problems(self) -> list[str]:
@@ -218,7 +228,7 @@ def notes(figures: Figures) -> list[str]:
         )
     if any(one.optimised for one in figures.columns):
         lines.append("† the method was steered or picked by this metric, which therefore cannot judge it")
-    lines += [f"- {said}" for said in figures.unanswered]
+    lines += [f"- {said}" for said in (*figures.unanswered, *figures.unsteered)]
     lines += [f"- missing: {problem}" for problem in figures.problems]
     return lines
 
@@ -308,5 +318,5 @@ def as_json(figures: Figures) -> dict[str, Any]:
             }
             for one in figures.columns
         },
-        "problems": figures.problems,
+        "problems": [*figures.unsteered, *figures.problems],
     }

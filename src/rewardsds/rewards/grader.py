@@ -254,7 +254,7 @@ class GraderReward:
         """The scores in an answer, which may have a fence or words around them; RewardError where it is none."""
         try:
             answer: Any = json.loads(said[said.find("{") : said.rfind("}") + 1])
-            scores = {name: float(answer[name]) for name in (*ASPECTS, OVERALL)}
+            scores = {name: _number(answer[name]) for name in (*ASPECTS, OVERALL)}
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise RewardError(
                 f"the grader {self.model} answered no grades: {self._quoted(said, 80)!r}; "
@@ -403,3 +403,10 @@ def _png(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _number(value: object) -> float:
+    """Of an answer, which may hold it as text. Raises TypeError for yes and no, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise TypeError(value)
+    return float(value)  # pyright: ignore[reportArgumentType]

@@ -17,13 +17,13 @@ from rewardsds.scenes.image import LatentImageScene, LatentImageSettings
 from rewardsds.scenes.pictures import read_picture
 from rewardsds.tasks.parts import (
     anneal_notes,
+    as_set,
     known_negative,
     make_guidance,
     make_prior,
     make_reward,
     negative_notes,
     reward_notes,
-    with_reward_gradient,
 )
 from rewardsds.tasks.prompts import known_prompt
 from rewardsds.tasks.settings import EditSettings
@@ -65,7 +65,7 @@ def build(settings: EditSettings) -> Job:
         )
     negative = known_negative(settings, prior)
     loss = DDS(reference, prior.condition([source.text], negative), settings.resolved_guidance_scale)
-    loss = with_reward_gradient(loss, settings, reward)
+    loss = as_set(loss, settings, reward)
     told = [*negative_notes(settings, prior), *reward_notes(settings), *anneal_notes(settings)]
 
     def after() -> Tensor:

@@ -21,6 +21,7 @@ from rewardsds.distillation.losses import (
     Loss,
     Recon,
     Refine,
+    TimestepWeighted,
     TwoStageBridge,
     WithRewardGradient,
 )
@@ -236,11 +237,13 @@ def make_weighting(settings: DistillationSettings) -> Weighting:
 
 
 def make_loss(settings: GenerationSettings, prior: LatentPrior, reward: Reward | None) -> Loss:
-    return with_reward_gradient(_base_loss(settings, prior), settings, reward)
+    return as_set(_base_loss(settings, prior), settings, reward)
 
 
-def with_reward_gradient(loss: Loss, settings: DistillationSettings, reward: Reward | None) -> Loss:
-    """The loss, with the reward's own gradient where the settings ask for it."""
+def as_set(loss: Loss, settings: DistillationSettings, reward: Reward | None) -> Loss:
+    """The loss, with another ω(t) and with the reward's own gradient where the settings ask for it."""
+    if settings.timestep_weight != "auto":
+        loss = TimestepWeighted(loss, settings.timestep_weight)
     if settings.reward_gradient == 0:
         return loss
     assert reward is not None

@@ -136,6 +136,7 @@ DREAMGAUSSIAN: dict[str, Any] = {
     "reward": "image-reward",
     "negative_prompt": NEGATIVE_PROMPT,
     "weighting_k": 2,
+    "timestep_weight": "uniform",
     "guidance_scale": 100.0,
     "rollout_guidance_scale": 7.5,
     "t_range_start": (0.98, 0.98),
@@ -187,9 +188,8 @@ the threshold of gradients is four times its, as its loss is a mean over four vi
 times 0.7 is the distance to the three nearest neighbours; split and pruned are what is larger than 0.01 and 0.1 times
 its extent, 4, so that all are cloned at first. Its pruning by screen size never takes effect, and is left out.
 
-What differs: its guidance has no ω(t), ours weighs the residual by σ². Adam's steps do not depend on the scale, but the
-threshold of gradients does: late in a run, at low timesteps, fewer Gaussians reach it here than there. Backgrounds are
-grey, not black or white alone. What leaves `bounds` is removed. Its views are at whole degrees.
+What differs: backgrounds are grey, not black or white alone. What leaves `bounds` is removed. Its views are at whole
+degrees.
 """
 
 TEXTURE: dict[str, Any] = {

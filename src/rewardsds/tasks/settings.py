@@ -295,6 +295,11 @@ class DistillationSettings(RunSettings):
         default="iid", description="Candidates' noises: independent, or in pairs of opposite sign."
     )
 
+    timestep_weight: Literal["auto", "variance", "uniform", "fantasia3d"] = Field(
+        default="auto",
+        description="ω(t), by which steps at different timesteps count: variance (σ², DreamFusion's), uniform, or "
+        "fantasia3d (α σ²). auto: the loss's own, variance but for recon and refine.",
+    )
     guidance_scale: float | None = Field(
         default=None,
         ge=0,
@@ -502,6 +507,11 @@ class GenerationSettings(DistillationSettings):
             raise ValueError(
                 f"guidance_scale is {given}, but the loss refine follows the previews, which have "
                 f"rollout_guidance_scale ({self.resolved_rollout_guidance_scale}): give that one"
+            )
+        if self.loss in ("recon", "refine") and self.timestep_weight != "auto":
+            raise ValueError(
+                f"timestep_weight is {self.timestep_weight}, but the loss {self.loss} compares pictures and not "
+                "noises, with a weight of its own: leave it at auto"
             )
         return self
 

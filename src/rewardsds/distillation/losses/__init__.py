@@ -11,6 +11,7 @@ from rewardsds.distillation.losses.refine import Refine
 from rewardsds.distillation.losses.reward_gradient import WithRewardGradient
 from rewardsds.distillation.losses.sdi import SDI
 from rewardsds.distillation.losses.sds import SDS
+from rewardsds.distillation.losses.timestep_weight import TimestepWeight, TimestepWeighted
 from rewardsds.distillation.losses.vsd import VSD
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "Loss",
     "Recon",
     "Refine",
+    "TimestepWeight",
+    "TimestepWeighted",
     "TwoStageBridge",
     "WithRewardGradient",
 ]
