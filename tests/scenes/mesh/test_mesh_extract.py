@@ -265,6 +265,14 @@ def test_what_reaches_the_border_is_closed_there():
     assert mesh.volume == pytest.approx(2 * math.pi * (0.1 - 0.1**3 / 3), rel=0.05)
 
 
+def test_what_is_too_small_for_its_smoothing():
+    scene = gaussians(torch.zeros((1, 3)), 0.02, torch.tensor([0.0]))
+    with pytest.raises(ValueError, match="less smoothing"):
+        extract_surface(scene, MeshExportSettings(level=0.3, smoothing=0.2))
+    vertices, _ = extract_surface(scene, MeshExportSettings(level=0.3, smoothing=0))
+    assert vertices.abs().max() < 0.03
+
+
 def test_no_faces():
     with pytest.raises(ValueError, match="no faces"):
         without_pieces(torch.zeros((0, 3)), torch.zeros((0, 3), dtype=torch.int64), 0.1)

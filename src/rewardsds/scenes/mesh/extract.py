@@ -41,15 +41,20 @@ def extract_surface(scene: Object3D, settings: MeshExportSettings | None = None)
     """
     settings = settings or MeshExportSettings()
     field = density_grid(scene, settings.resolution)
-    level = find_level(scene, field, settings.level_views) if settings.level is None else settings.level
+    if settings.level is None:
+        cameras = spread_cameras(settings.level_views)
+        opaque = _outlined(scene, cameras)
+        level = best_level(field, cameras, opaque)
+    else:
+        cameras, opaque, level = None, None, settings.level
     _check_level(field, level)
     if settings.smoothing > 0 and level > 0 and float(field[np.isfinite(field)].min()) >= 0:
-        raw = log_density(field, level)
-        field, level = smoothed(raw, settings.smoothing), 0.0
-        if settings.level is None:
-            level = find_level(scene, field, settings.level_views)
+        field, level = smoothed(log_density(field, level), settings.smoothing), 0.0
+        if cameras is not None and opaque is not None:
+            level = best_level(field, cameras, opaque)
             if settings.silhouette_views:
-                level += min(INWARDS, 0.5 * max(float(raw.max()) - level, 0.0))
+                level += min(INWARDS, 0.5 * (float(field.max()) - level))
+        _check_smoothed(field, level)
     vertices, faces = without_pieces(*isosurface(field, level), settings.smallest_component)
     vertices, faces = decimated(vertices, faces, settings.faces)
     if settings.level is None and settings.silhouette_views:
@@ -99,6 +104,14 @@ def _check_level(field: np.ndarray, level: float) -> None:
         raise ValueError(
             f"at level {level:g} the object fills the whole ball of radius {RADIUS:g} and has no surface in it: give a "
             f"higher level (its density is {low:g} to {high:g}), or none to have it found"
+        )
+
+
+def _check_smoothed(field: np.ndarray, level: float) -> None:
+    if float(field.max()) <= level:
+        raise ValueError(
+            "nothing of the object is left above its level when its density is smoothed: give a lower level, or less "
+            "smoothing"
         )
 
 
@@ -165,7 +178,6 @@ def spread_cameras(count: int, field_of_view: float = 40.0, relative_distance: f
     return Cameras(cameras.camera_to_world.float(), cameras.field_of_view.float())
 
 
-@torch.no_grad()
 def find_level(scene: Object3D, field: np.ndarray, views: int = 12) -> float:
     """The level whose surface has the silhouettes of the object: the best mean intersection over union with rendered
     alpha > 0.5.
@@ -174,6 +186,11 @@ def find_level(scene: Object3D, field: np.ndarray, views: int = 12) -> float:
     ball.
     """
     cameras = spread_cameras(views)
+    return best_level(field, cameras, _outlined(scene, cameras))
+
+
+def _outlined(scene: Object3D, cameras: Cameras) -> Tensor:
+    """The object's opaque pixels, where levels are judged; raises ValueError where it has no outline."""
     opaque = opaque_pixels(scene, cameras, SILHOUETTE_SIZE)
     share = float(opaque.float().mean())
     if share < TRANSPARENT:
@@ -186,7 +203,13 @@ def find_level(scene: Object3D, field: np.ndarray, views: int = 12) -> float:
             f"the object fills the whole ball of radius {RADIUS:g}: it has no outline; train for more steps, or "
             "give a level"
         )
-    strongest = densest(field, cameras, SILHOUETTE_SIZE)
+    return opaque
+
+
+@torch.no_grad()
+def best_level(field: np.ndarray, cameras: Cameras, opaque: Tensor) -> float:
+    """As `find_level`, of any field that grows inwards, from where the object is opaque in pictures (C, S, S)."""
+    strongest = densest(field, cameras, opaque.shape[-1])
     # Quantiles of what rays meet: a density may have any scale.
     shares = torch.linspace(0, 1, LEVELS, dtype=torch.float64)
     values = strongest.double().flatten().sort().values
