@@ -204,6 +204,14 @@ def test_smoothing_by_hand():
     np.testing.assert_allclose(wide[16, 16, [0, 32]], [-3, 3], atol=1e-3)
 
 
+def test_sheets_thinner_than_the_smoothing_stay():
+    field = np.full((33, 33, 33), -3.0, np.float32)
+    field[:, :, 16] = 3.0
+    wide = smoothed(field, 0.125)
+    assert (wide[:, :, 16] > 1).all()
+    assert (wide[:, :, [15, 17]] < -1).all()
+
+
 def test_logarithms_of_densities():
     density = np.array([-np.inf, 0.0, 0.1, 0.2, 0.4, 1e6], np.float32)
     logarithm = log_density(density, 0.2)
