@@ -1,25 +1,32 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import trimesh
 from analytic_objects import Sphere, TwoColouredBox
 from torch import Tensor
 
+from rewardsds.scenes.gaussians.scene import GaussianScene
+from rewardsds.scenes.gaussians.settings import GaussianSettings
 from rewardsds.scenes.mesh.extract import (
     decimated,
     density_grid,
     extract_surface,
     find_level,
     isosurface,
+    log_density,
     opaque_pixels,
+    smoothed,
     spread_cameras,
     without_pieces,
 )
+from rewardsds.scenes.mesh.rasterise import rasterise
 from rewardsds.scenes.mesh.settings import MeshExportSettings
 from rewardsds.scenes.mesh.silhouettes import fit_silhouettes, signed_distance
-from rewardsds.scenes.mesh.textured import smooth_normals
+from rewardsds.scenes.mesh.textured import face_normals, smooth_normals
+from rewardsds.scenes.settings import CameraSettings
 
 
 def settings(**given: Any) -> MeshExportSettings:
@@ -124,6 +131,93 @@ def test_signed_distance_by_hand():
     assert (signed_distance(torch.zeros((3, 4), dtype=torch.bool)) == -4).all()
 
 
+# --- soft Gaussians -----------------------------------------------------------------------------------------
+
+
+def gaussians(means: Tensor, scale: float, opacity_logits: Tensor) -> GaussianScene:
+    """Round Gaussians of one size, grey."""
+    scene = GaussianScene(
+        [torch.Generator().manual_seed(0)], GaussianSettings(initial_gaussians=len(means), max_gaussians=len(means)),
+        camera=CameraSettings(resolution=(64,)),
+    )  # fmt: skip
+    with torch.no_grad():
+        scene.means.copy_(means)
+        scene.log_scales.fill_(math.log(scale))
+        scene.opacity_logits.copy_(opacity_logits)
+    return scene
+
+
+def ball(radius: float, count: int, generator: torch.Generator) -> Tensor:
+    """Points (count, 3), uniform in a ball."""
+    direction = torch.nn.functional.normalize(torch.randn((count, 3), generator=generator), dim=-1)
+    return direction * radius * torch.rand((count, 1), generator=generator) ** (1 / 3)
+
+
+def test_soft_gaussians_make_a_smooth_surface():
+    """A ball of faint and opaque ones, at random places: no pits, though each of the outermost lies differently."""
+    generator = torch.Generator().manual_seed(3)
+    means = ball(0.6, 3000, generator)
+    scene = gaussians(means, 0.035, torch.randn(3000, generator=generator))
+    vertices, faces = extract_surface(scene)
+    centre = vertices[faces].mean(1)
+    normals = face_normals(vertices, faces).double()
+    area = normals.norm(dim=-1)
+    radius = centre.double().norm(dim=-1)
+    middle = (area * radius).sum() / area.sum()
+    deviation = ((area * (radius - middle).square()).sum() / area.sum()).sqrt()
+    outward = torch.nn.functional.normalize(centre.double(), dim=-1)
+    angle = torch.rad2deg(torch.acos(((normals * outward).sum(-1) / area).clamp(-1, 1)))
+    assert middle == pytest.approx(0.625, abs=0.02)
+    assert deviation < 0.022
+    assert (area * angle).sum() / area.sum() < 22
+
+
+def test_a_thin_part_of_gaussians_stays():
+    """A hat's brim: a single sheet, thinner than what smoothing spreads over, round a ball."""
+    generator = torch.Generator().manual_seed(4)
+    crown = ball(0.35, 1500, generator)
+    x, y = torch.meshgrid(torch.arange(-0.9, 0.9, 0.025), torch.arange(-0.9, 0.9, 0.025), indexing="ij")
+    sheet = torch.stack([x.flatten(), y.flatten(), torch.zeros(x.numel())], -1)
+    distance = sheet.norm(dim=-1)
+    brim = sheet[(distance > 0.3) & (distance < 0.8)]
+    scene = gaussians(torch.cat([crown, brim]), 0.018, torch.ones(len(crown) + len(brim)))
+    vertices, faces = extract_surface(scene)
+    cameras = spread_cameras(10)
+    shown = rasterise(vertices, faces, cameras, 128, 128).mask
+    opaque = opaque_pixels(scene, cameras, 128)
+    assert (shown & opaque).sum() > 0.97 * opaque.sum()
+    assert (shown & ~opaque).sum() < 0.06 * opaque.sum()
+
+
+def test_smoothing_by_hand():
+    field = np.full((33, 33, 33), -3.0, np.float32)
+    field[:, :, 17:] = 3.0
+    field[0, 0, 0] = -np.inf
+    wide = smoothed(field, 0.125)  # two grid points
+    assert wide[0, 0, 0] == -np.inf
+    assert np.isfinite(wide).sum() == field.size - 1
+    # a plane stays where it is, and all of it is level
+    np.testing.assert_allclose(wide[16, 16, 16] + wide[16, 16, 17], 0, atol=1e-4)
+    np.testing.assert_allclose(wide[8:24, 8:24, 16], wide[16, 16, 16], atol=1e-4)
+    known = np.isfinite(field)
+    assert np.abs(wide[known] - field[known]).max() < 1.5
+    np.testing.assert_allclose(wide[16, 16, [0, 32]], [-3, 3], atol=1e-3)
+
+
+def test_sheets_thinner_than_the_smoothing_stay():
+    field = np.full((33, 33, 33), -3.0, np.float32)
+    field[:, :, 16] = 3.0
+    wide = smoothed(field, 0.125)
+    assert (wide[:, :, 16] > 1).all()
+    assert (wide[:, :, [15, 17]] < -1).all()
+
+
+def test_logarithms_of_densities():
+    density = np.array([-np.inf, 0.0, 0.1, 0.2, 0.4, 1e6], np.float32)
+    logarithm = log_density(density, 0.2)
+    np.testing.assert_allclose(logarithm, [-np.inf, -3, -math.log(2), 0, math.log(2), 3], atol=1e-6)
+
+
 # --- what cannot be a mesh ----------------------------------------------------------------------------------
 
 
@@ -177,6 +271,14 @@ def test_what_reaches_the_border_is_closed_there():
     mesh = as_trimesh(*extract_surface(Slab(), settings()))
     assert mesh.is_watertight
     assert mesh.volume == pytest.approx(2 * math.pi * (0.1 - 0.1**3 / 3), rel=0.05)
+
+
+def test_what_is_too_small_for_its_smoothing():
+    scene = gaussians(torch.zeros((1, 3)), 0.02, torch.tensor([0.0]))
+    with pytest.raises(ValueError, match="less smoothing"):
+        extract_surface(scene, MeshExportSettings(level=0.3, smoothing=0.2))
+    vertices, _ = extract_surface(scene, MeshExportSettings(level=0.3, smoothing=0))
+    assert vertices.abs().max() < 0.03
 
 
 def test_no_faces():

@@ -7,6 +7,7 @@ import math
 import fast_simplification
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from skimage.measure import marching_cubes
 from torch import Tensor
 from trimesh.graph import connected_component_labels
@@ -23,6 +24,9 @@ OUTLINE_SIZE = 256  # pixels, where the surface is moved to the outlines
 LEVELS = 400  # that are tried, at most
 FILLED = 0.9  # an object of which more than this share is opaque has no outline; the ball itself covers three quarters
 TRANSPARENT = 1e-3  # an object of which no more than this share of its pictures is opaque is none
+STEEP = 3.0  # natural logarithm about the level beyond which densities count alike when they are smoothed
+MOST = 1.5  # by which smoothing changes the logarithm at most: thin parts stay
+INWARDS = 0.5  # logarithm above the found level at which the surface is taken that is then moved outwards
 OUTSIDE = 0.5  # so much of the ball's border above the level is no object in the ball
 
 
@@ -30,14 +34,27 @@ def extract_surface(scene: Object3D, settings: MeshExportSettings | None = None)
     """Vertices (V, 3) and faces (F, 3) of the surface where an object's density has the level of the settings.
 
     Marching cubes over the ball of radius 1, without floaters and hidden cavities, decimated to the settings' number of
-    faces; what reaches the ball's border is closed there. A level that was found here, not given, is only nearly right
-    everywhere: then the surface is moved to the object's silhouettes. Raises ValueError where the density is not
-    finite, nothing is visible, or the object fills the ball.
+    faces; what reaches the ball's border is closed there. The logarithm of the density is smoothed before, see
+    `smoothed`. A level that was found here, not given, is only nearly right everywhere: then the surface is moved to
+    the object's silhouettes, from a little further inside, for what lies in a hollow is on no outline. Raises
+    ValueError where the density is not finite, nothing is visible, or the object fills the ball.
     """
     settings = settings or MeshExportSettings()
     field = density_grid(scene, settings.resolution)
-    level = find_level(scene, field, settings.level_views) if settings.level is None else settings.level
+    if settings.level is None:
+        cameras = spread_cameras(settings.level_views)
+        opaque = _outlined(scene, cameras)
+        level = best_level(field, cameras, opaque)
+    else:
+        cameras, opaque, level = None, None, settings.level
     _check_level(field, level)
+    if settings.smoothing > 0 and level > 0 and float(field[np.isfinite(field)].min()) >= 0:
+        field, level = smoothed(log_density(field, level), settings.smoothing), 0.0
+        if cameras is not None and opaque is not None:
+            level = best_level(field, cameras, opaque)
+            if settings.silhouette_views:
+                level += min(INWARDS, 0.5 * (float(field.max()) - level))
+        _check_smoothed(field, level)
     vertices, faces = without_pieces(*isosurface(field, level), settings.smallest_component)
     vertices, faces = decimated(vertices, faces, settings.faces)
     if settings.level is None and settings.silhouette_views:
@@ -90,6 +107,14 @@ def _check_level(field: np.ndarray, level: float) -> None:
         )
 
 
+def _check_smoothed(field: np.ndarray, level: float) -> None:
+    if float(field.max()) <= level:
+        raise ValueError(
+            "nothing of the object is left above its level when its density is smoothed: give a lower level, or less "
+            "smoothing"
+        )
+
+
 def _border_share(field: np.ndarray, level: float) -> float:
     """The share of the ball's border that is inside the object."""
     radius, inside = _in_ball(len(field))
@@ -111,6 +136,32 @@ def isosurface(field: np.ndarray, level: float) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(places.astype(np.float32)), torch.from_numpy(faces.astype(np.int64))
 
 
+def log_density(field: np.ndarray, level: float) -> np.ndarray:
+    """The natural logarithm of a density ≥ 0 over a level > 0, from −STEEP to STEEP; −inf outside the ball stays.
+
+    Densities of Gaussians fall as fast as exp(−r²): between grid points only their logarithm is nearly linear.
+    """
+    lowest, highest = level * math.exp(-STEEP), level * math.exp(STEEP)
+    logarithm = np.log(np.clip(field, lowest, highest) / level).astype(np.float32)
+    return np.where(np.isfinite(field), logarithm, np.float32(-np.inf))
+
+
+def smoothed(field: np.ndarray, width: float) -> np.ndarray:
+    """A logarithm of densities (R, R, R), −inf outside the ball, after a Gaussian filter of standard deviation `width`
+    (world units), changed by no more than MOST.
+
+    At the level of the outlines a surface follows each of the outermost Gaussians, of which pictures only show the sum
+    along a ray: without this it is bumps and pits. What is far above the level on few points, a thin part, stays.
+    """
+    inside = np.isfinite(field)
+    deviation = width * (len(field) - 1) / (2 * RADIUS)
+    weight = gaussian_filter(inside.astype(np.float32), deviation)
+    raw = np.where(inside, field, np.float32(0))
+    mean = gaussian_filter(raw, deviation) / np.maximum(weight, 1e-6)
+    changed = raw + MOST * np.tanh((mean - raw) / MOST)
+    return np.where(inside, changed, np.float32(-np.inf)).astype(np.float32)
+
+
 # --- the level ----------------------------------------------------------------------------------------------
 
 
@@ -127,7 +178,6 @@ def spread_cameras(count: int, field_of_view: float = 40.0, relative_distance: f
     return Cameras(cameras.camera_to_world.float(), cameras.field_of_view.float())
 
 
-@torch.no_grad()
 def find_level(scene: Object3D, field: np.ndarray, views: int = 12) -> float:
     """The level whose surface has the silhouettes of the object: the best mean intersection over union with rendered
     alpha > 0.5.
@@ -136,6 +186,11 @@ def find_level(scene: Object3D, field: np.ndarray, views: int = 12) -> float:
     ball.
     """
     cameras = spread_cameras(views)
+    return best_level(field, cameras, _outlined(scene, cameras))
+
+
+def _outlined(scene: Object3D, cameras: Cameras) -> Tensor:
+    """The object's opaque pixels, where levels are judged; raises ValueError where it has no outline."""
     opaque = opaque_pixels(scene, cameras, SILHOUETTE_SIZE)
     share = float(opaque.float().mean())
     if share < TRANSPARENT:
@@ -148,7 +203,13 @@ def find_level(scene: Object3D, field: np.ndarray, views: int = 12) -> float:
             f"the object fills the whole ball of radius {RADIUS:g}: it has no outline; train for more steps, or "
             "give a level"
         )
-    strongest = densest(field, cameras, SILHOUETTE_SIZE)
+    return opaque
+
+
+@torch.no_grad()
+def best_level(field: np.ndarray, cameras: Cameras, opaque: Tensor) -> float:
+    """As `find_level`, of any field that grows inwards, from where the object is opaque in pictures (C, S, S)."""
+    strongest = densest(field, cameras, opaque.shape[-1])
     # Quantiles of what rays meet: a density may have any scale.
     shares = torch.linspace(0, 1, LEVELS, dtype=torch.float64)
     values = strongest.double().flatten().sort().values

@@ -30,6 +30,13 @@ class MeshExportSettings(BaseModel):
         le=256,
         description="Views to whose outlines the surface is moved, where its level was found. 0: it stays.",
     )
+    smoothing: float = Field(
+        default=0.024,
+        ge=0,
+        le=0.5,
+        description="Width in world units (standard deviation) over which the logarithm of the density is smoothed: "
+        "without it, a surface shows each of its outermost Gaussians. 0: not at all.",
+    )
     smallest_component: float = Field(
         default=0.03,
         ge=0,

@@ -20,7 +20,9 @@ from rewardsds.scenes.mesh.textured import bilinear_taps, smooth_normals
 OUTLINE = 0.35  # cosine between ray and normal up to which a vertex lies on a view's outline
 NEAR_OUTLINE = 2.5  # pixels from the outline of the mesh within which it does
 FARTHEST = 0.04  # world units that a vertex moves in one round, at most
-SMOOTHING = 40  # times that offsets spread to neighbours
+SMOOTHING = 80  # times that offsets spread to neighbours
+PULL = 0.1  # weight of a vertex's own outlines beside its neighbours
+FADING = 0.003  # share by which offsets shrink each time
 ROUNDS = 2
 
 
@@ -78,12 +80,14 @@ def _neighbours(faces: Tensor, count: int) -> csr_matrix:
 
 
 def _smoothed(move: Tensor, weights: Tensor, neighbours: csr_matrix) -> Tensor:
-    """Offsets (V,), the known ones (of weight above 0) spread over the surface; far from any they fade."""
+    """Offsets (V,) that are smooth over the surface, near the known ones (of weight above 0); far from any they fade.
+
+    Single outlines are uncertain by a pixel, so known offsets pull but weakly: else the surface gets their noise.
+    """
     degree = np.maximum(np.asarray(neighbours.sum(1)).reshape(-1), 1).astype(np.float32)
-    known = move.numpy()
-    trust = weights.numpy() / (weights.numpy() + 2)
-    values = known * trust
+    pull = PULL * weights.numpy() / (weights.numpy() + 2)
+    known = pull * move.numpy()
+    values = known / PULL
     for _ in range(SMOOTHING):
-        around = (neighbours @ values) / degree
-        values = 0.5 * trust * known + (1 - 0.5 * trust) * (0.5 * values + 0.5 * around)
+        values = (known + (neighbours @ values) / degree) / (pull + 1 + FADING)
     return torch.from_numpy(values.astype(np.float32))
