@@ -112,7 +112,6 @@ def test_what_nothing_reads_is_refused_by_name(
         ("control_model.zero_convs.0.0.weight", "ControlNet"),
         ("lora_unet_mid_block.lora_down.weight", "LoRA"),
         ("lycoris_mid_block.hada_w1_a", "LyCORIS"),
-        ("v_pred", "XL that predicts v"),
         ("down_blocks.0.resnets.0.conv1.weight", "diffusers' names"),
     ],
 )

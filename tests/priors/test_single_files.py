@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import tiny_models
+from rewardsds.models.convert import convert
 from rewardsds.priors.diffusion import DiffusionPrior
 from rewardsds.priors.load import load_prior, prior_from_file, prior_from_parts
 from rewardsds.priors.original import found_prediction_type, latent_unet, parts
@@ -565,6 +566,31 @@ def test_xl_from_a_file(tmp_path: Path) -> None:
     expected = theirs.unet(noisy[0, 0], t, condition.embeddings, torch.cat([summary, sizes], -1))
     ours = prior.predict(noisy, t, condition, unconditional=False).conditional
     torch.testing.assert_close(ours[0, 0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_xl_says_what_it_predicts_and_how_its_noise_ends(tmp_path: Path) -> None:
+    """As published: two empty tensors beside the weights."""
+    state = SingleFile("xl").published()
+    assert parts(state).scheduler.config["prediction_type"] == "epsilon"
+    found = parts({**state, "v_pred": torch.zeros(0)}).scheduler
+    assert (found.config["prediction_type"], found.config["rescale_betas_zero_snr"]) == (
+        "v_prediction",
+        False,
+    )
+    file = tmp_path / "xl.safetensors"
+    save_file({**state, "v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, file)
+    tiny_models.tokenizer().save_pretrained(tmp_path / "companion")
+    options: Any = (torch.device("cpu"), torch.float32, 64, str(tmp_path / "companion"))
+    prior = prior_from_file(file, *options)
+    assert prior.prediction_type == "v_prediction"
+    assert float(prior.alphas_cumprod[-1]) < 1e-6
+    folder = convert("stable-diffusion", file, tmp_path / "folder", str(tmp_path / "companion"), half=False)
+    converted = load_prior(folder, "cpu", image_size=64)
+    noisy, t = torch.randn(1, 1, 1, 4, 8, 8), torch.tensor([700])
+    said = [one.predict(noisy, t, one.condition(["a red car"])).conditional for one in (prior, converted)]
+    torch.testing.assert_close(*said)
+    with pytest.raises(ValueError, match="it has v_pred besides"):
+        parts({**SingleFile("sd1").published(), "v_pred": torch.zeros(0)})
 
 
 def test_a_file_is_a_prior_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,10 +54,11 @@ OTHERS = {
     "controlnet_": ("a ControlNet, which is told pictures besides the text", "the model it was made for"),
     "lora_": ("a LoRA, which changes another model", "that model with it merged in"),
     "lycoris_": ("a LyCORIS, which changes another model", "that model with it merged in"),
-    "v_pred": ("a Stable Diffusion XL that predicts v", _FOLDER),
     "down_blocks.": ("a network alone, in diffusers' names", _FOLDER),
 }
 """What files that are no priors here begin their names with: what they are, and what to give instead."""
+V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
+"""Empty tensors by which files of XL say that it predicts v, and that its noise ends without any signal."""
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
@@ -77,7 +78,8 @@ def parts(
 
     image_size: pixels that it was trained at; None: 256 of MVDream, 1024 of XL, 768 of a Stable Diffusion 2 that
         predicts v, else 512.
-    prediction_type: None: noise, but for Stable Diffusion 2, which has both: there the network is asked.
+    prediction_type: None: noise, but for Stable Diffusion 2, which has both: there the network is asked; and for an XL
+        whose file says that it predicts v.
 
     Raises ValueError where a weight is missing, too many or of another shape.
     """
@@ -88,7 +90,7 @@ def parts(
     refuse_others(state)
     if missing:
         raise ValueError(f"this is no checkpoint of a prior: nothing in it begins with {', '.join(missing)}")
-    require_known(state, prefixes, "a prior")
+    require_known(state, [*prefixes, *((V_PREDICTION, ZERO_SNR) if xl else ())], "a prior")
     state = without_leftovers(state)
     vae = autoencoder(split_off(state, VAE), SCALING_XL if xl else SCALING)
     factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
@@ -107,10 +109,11 @@ def parts(
     takes_pictures = unet.config["in_channels"] != vae.config["latent_channels"]  # refused where it is loaded
     plain_2 = not (xl or first or multiview or takes_pictures)
     if prediction_type is None:
-        prediction_type = found_prediction_type(unet) if plain_2 else "epsilon"
+        said = "v_prediction" if xl and V_PREDICTION in state else "epsilon"
+        prediction_type = found_prediction_type(unet) if plain_2 else said
     if plain_2 and prediction_type == "v_prediction" and image_size is None:
         unet.register_to_config(sample_size=768 // factor)
-    return Parts(unet, vae, encoders, noise_schedule(prediction_type))
+    return Parts(unet, vae, encoders, noise_schedule(prediction_type, xl and ZERO_SNR in state))
 
 
 def refuse_others(state: Mapping[str, Tensor]) -> None:
@@ -120,14 +123,15 @@ def refuse_others(state: Mapping[str, Tensor]) -> None:
             raise ValueError(f"this is a file of {what}, which cannot be read: give {instead}")
 
 
-def noise_schedule(prediction_type: PredictionType = "epsilon") -> DDPMScheduler:
-    """Stable Diffusion's."""
+def noise_schedule(prediction_type: PredictionType = "epsilon", zero_snr: bool = False) -> DDPMScheduler:
+    """Stable Diffusion's. zero_snr: rescaled to end in pure noise (arXiv 2305.08891)."""
     return DDPMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         prediction_type=prediction_type,
+        rescale_betas_zero_snr=zero_snr,
         clip_sample=False,
     )
 
