@@ -42,8 +42,10 @@ def snapshot(
     revision = revision or pinned(repo)
     try:
         with _without_its_warnings():
-            # Where the hub gives nothing, a folder would be taken as whole, whatever it holds.
-            if folder is not None:
+            # Where the hub gives nothing, a folder would be taken as whole, whatever it holds; and files of a commit of
+            # which the cache has nothing would be asked for again and again, for half a minute.
+            unseen = offline_variable() is None and revision is not None and not _is_begun(repo, revision)
+            if folder is not None or unseen:
                 model_info(repo, revision=revision)
             found = snapshot_download(
                 repo,
@@ -55,8 +57,20 @@ def snapshot(
     except failed_transfer() as error:
         if isinstance(error, OSError):
             raise
-        raise OSError(f"the transfer failed with {type(error).__name__}: {error}") from error
+        kind = type(error).__name__
+        what = "the hub cannot be reached" if kind.startswith("Connect") else "the transfer failed"
+        raise OSError(f"{what} ({kind}: {error})") from error
     return Path(found)
+
+
+def _is_begun(repo: str, commit: str) -> bool:
+    """Whether the hub's cache has a folder for a repository's files at a commit."""
+    return (_place(repo) / "snapshots" / commit).is_dir()
+
+
+def _place(repo: str) -> Path:
+    """Where the hub's cache keeps a repository."""
+    return cache_folder() / f"models--{repo.replace('/', '--')}"
 
 
 def repositories(source: str) -> tuple[str, ...]:
@@ -160,7 +174,7 @@ def lacking_in_cache(model: KnownModel) -> list[str] | None:
 
 def lacking_of(model: KnownModel, repo: str) -> list[str] | None:
     """The same of one of its repositories."""
-    place = cache_folder() / f"models--{repo.replace('/', '--')}"
+    place = _place(repo)
     newest = place / "refs" / "main"
     commit = pinned(repo) or (newest.read_text(encoding="utf-8").strip() if newest.is_file() else "")
     folder = place / "snapshots" / commit

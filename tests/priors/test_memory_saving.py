@@ -131,6 +131,28 @@ def test_tiles_are_used_for_large_pictures(tmp_path: Path):
     assert not torch.equal(tiled, whole)
 
 
+@pytest.mark.parametrize("way", ["encode", "decode"])
+def test_tiles_bound_what_the_backward_pass_holds(tmp_path: Path, way: str):
+    """Tiles overlap, so that all of them together hold more than the whole picture."""
+    import tiny_pipelines
+
+    prior = load_prior(tiny_pipelines.save_sdxl(tmp_path / "sdxl"), "cpu", image_size=128)
+    prior.vae.tile_sample_min_size, prior.vae.tile_latent_min_size = 32, 16
+    shape = (1, 1, 3, 128, 128) if way == "encode" else (1, 1, *prior.latent_shape)
+    given = torch.rand(shape, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    run = prior.encode if way == "encode" else prior.decode
+    held, gradients = [], []
+    for tile in (lambda: None, prior.vae.enable_tiling, prior.tile_autoencoder):
+        tile()
+        with PeakMemory() as peak:
+            gradients.append(torch.autograd.grad(run(given).square().sum(), given)[0])
+        held.append(peak.bytes)
+    whole, kept, again = held
+    assert kept > whole
+    assert again < 0.4 * whole
+    torch.testing.assert_close(gradients[2], gradients[1])
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_close(tiny_prior_folder: Path, dtype: torch.dtype):
     whole = predicted(load_prior(tiny_prior_folder, "cpu"))

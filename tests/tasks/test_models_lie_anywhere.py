@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from rewardsds.cli import main
-from rewardsds.tasks.settings import TextToImageSettings
+from rewardsds.scenes.export import save_png
+from rewardsds.tasks.settings import TextTo3DSettings, TextToImageSettings
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,31 @@ def test_a_run_goes_on_from_another_folder(
     said = yaml.safe_load((run / "settings.yaml").read_text())
     assert said["prior"] == str(tmp_path / "models" / "prior")
     assert said["reward"].count(str(tmp_path / "models" / "clip")) == reward.count("models/clip")
+
+
+def test_an_edit_goes_on_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_png(torch.full((3, 64, 64), 0.5), "grey.png")
+    run = tmp_path / "run"
+    given = ["--source", "a red cube", "--target", "a blue cube", "--weighting", "none", "--out", str(run)]
+    assert main(["edit", "grey.png", *given, "--steps", "3", "--checkpoint-every", "2"]) == 0
+    picture = (run / "image.png").read_bytes()
+    for path in (run / "results.json", run / "image.png"):
+        path.unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["resume", str(run)]) == 0
+    assert (run / "image.png").read_bytes() == picture
+
+
+def test_files_of_groups_are_kept_by_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given: Any = {"camera": {"trajectory": "cameras.json"}, "grader": {"cache": "grades"}, "init": "a.glb"}
+    made = TextTo3DSettings(prompt="a red apple", out=Path("run"), **given).resolved()
+    assert made.camera.trajectory == tmp_path / "cameras.json"
+    assert made.grader.cache == tmp_path / "grades"
+    assert made.init == tmp_path / "a.glb"
+    assert made.out == Path("run")
 
 
 @pytest.mark.parametrize(

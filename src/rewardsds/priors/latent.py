@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
+from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
 from rewardsds.memory import Chunks
@@ -371,8 +372,15 @@ class LatentPrior(ABC):
         self.network.set_attention_slice("auto")
 
     def tile_autoencoder(self) -> None:
-        """Pictures larger than a tile are encoded and decoded in overlapping tiles, whose seams are blended."""
-        self.vae.enable_tiling()
+        """Pictures larger than a tile are encoded and decoded in overlapping tiles, whose seams are blended.
+
+        Where gradient goes back each tile is computed again: all of them together hold more than the whole picture.
+        """
+        vae: Any = self.vae
+        vae.enable_tiling()
+        if self.image_size > vae.tile_sample_min_size:
+            for part in (vae.encoder, vae.decoder):
+                part.forward = _computed_again(part.forward)
 
     def compile(self) -> None:
         """Compiles the network at its first call (torch.compile): a wait of minutes, then faster steps."""
@@ -425,6 +433,17 @@ class LatentPrior(ABC):
             with torch.no_grad():
                 self._read[text, negative] = self._read_text(text, negative)
         return self._read[text, negative]
+
+
+def _computed_again(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A forward pass whose backward pass runs it once more instead of keeping what it computed."""
+
+    def run(*given: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return forward(*given)
+        return checkpoint(forward, *given, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore
+
+    return run
 
 
 def _send_back(encoder: nn.Module, given: Any, read: Any) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -68,9 +68,26 @@ class RunSettings(Settings):
     )
 
     def resolved(self) -> Self:
-        """With the device and the number of threads of this machine filled in."""
+        """With the device and the number of threads of this machine filled in, and files where they lie whatever the
+        current folder."""
         device = resolved_device(self.device)
-        return self.model_copy(update={"device": device, "threads": self.threads or available_cores()})
+        found = {"device": device, "threads": self.threads or available_cores()}
+        return _with_whole_paths(self).model_copy(update=found)
+
+
+SettingsType = TypeVar("SettingsType", bound=Settings)
+
+
+def _with_whole_paths(settings: SettingsType) -> SettingsType:
+    """Of files that are read, in groups too; `out` is written."""
+    found: dict[str, Any] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            found[name] = _with_whole_paths(value)
+        elif isinstance(value, Path) and name != "out":
+            found[name] = value.expanduser().absolute()
+    return settings.model_copy(update=found)
 
 
 def resolved_device(device: str) -> str:

@@ -349,7 +349,9 @@ class DistillationSettings(RunSettings):
         description="One attention head after the other: slower, less memory; UNets of single pictures.",
     )
     vae_tiling: bool = Field(
-        default=False, description="Encode and decode large pictures in overlapping tiles: less memory."
+        default=False,
+        description="Encode and decode pictures beyond the autoencoder's tile in overlapping tiles: slower, less "
+        "memory.",
     )
     compile: bool = Field(
         default=False,
