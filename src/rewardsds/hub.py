@@ -47,20 +47,28 @@ def snapshot(
             unseen = offline_variable() is None and revision is not None and not _is_begun(repo, revision)
             if folder is not None or unseen:
                 model_info(repo, revision=revision)
-            found = snapshot_download(
-                repo,
-                revision=revision,
-                local_dir=folder,
-                allow_patterns=list(files),
-                ignore_patterns=list(SKIPPED),
+            given = {"revision": revision, "local_dir": folder}
+            found = Path(
+                snapshot_download(repo, allow_patterns=list(files), ignore_patterns=list(SKIPPED), **given)
             )
+            wanted = [name for name in files if name.endswith("*.safetensors")]
+            if wanted and offline_variable() is None and (without := _without_weights(found)):
+                half = [f"{part}*.fp16*.safetensors" for part in without]  # skipped where there are others
+                snapshot_download(repo, allow_patterns=half, **given)
     except failed_transfer() as error:
         if isinstance(error, OSError):
             raise
         kind = type(error).__name__
         what = "the hub cannot be reached" if kind.startswith("Connect") else "the transfer failed"
         raise OSError(f"{what} ({kind}: {error})") from error
-    return Path(found)
+    return found
+
+
+def _without_weights(folder: Path) -> list[str]:
+    """The parts of a model of which no weights came, as `unet/`; "" for the folder itself."""
+    parts = [config.parent for config in (*folder.glob("config.json"), *folder.glob("*/config.json"))]
+    lacks = [part for part in parts if not any(part.glob("*.safetensors"))]
+    return ["" if part == folder else f"{part.name}/" for part in lacks]
 
 
 def _is_begun(repo: str, commit: str) -> bool:

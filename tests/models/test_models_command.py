@@ -415,6 +415,23 @@ def test_a_repository_without_safetensors_is_passed_over(hub: Hub, tmp_path: Pat
     assert f"{first}: it has no weights as safetensors" in done.stderr
 
 
+def test_half_precision_is_fetched_where_there_is_nothing_else(hub: Hub, tmp_path: Path) -> None:
+    hub.repos[known("sd-2.1-base").repos[1]] = {
+        "model_index.json": b"{}",
+        "unet/config.json": b"{}",
+        "unet/diffusion_pytorch_model.fp16.safetensors": b"half",
+        "unet/diffusion_pytorch_model.fp16.bin": b"pickle",
+        "vae/config.json": b"{}",
+        "vae/diffusion_pytorch_model.safetensors": b"whole",
+        "vae/diffusion_pytorch_model.fp16.safetensors": b"half",
+    }
+    assert fetch(hub, "sd-2.1-base", tmp_path / "model").returncode == 0
+    assert {name for name in files_in(tmp_path / "model") if name.startswith(("unet/diff", "vae/diff"))} == {
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    }
+
+
 @pytest.mark.slow
 def test_a_pinned_model_is_loaded_from_where_it_was_fetched(
     hub: Hub, tmp_path: Path, tiny_clip_folder: Path, tiny_single_view_prior_folder: Path
