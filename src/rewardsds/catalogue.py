@@ -56,6 +56,7 @@ KNOWN = (
         repos=(SD21_BASE, "Manojb/stable-diffusion-2-1-base"),
         parameters=1290,
         licence="OpenRAIL++-M",
+        revision="4e63672c03103b6c636b8fb4119ba982469b2955",
     ),
     KnownModel(
         name="sd-1.5",
@@ -76,6 +77,7 @@ KNOWN = (
         licence="OpenRAIL++-M",
         recipe="mvdream",
         needs=(SD21_BASE,),
+        revision="d14ac9d78c48c266005729f2d5633f6c265da467",
     ),
     KnownModel(
         name="sdxl",
@@ -129,6 +131,7 @@ KNOWN = (
         repos=("google/siglip-base-patch16-224",),
         parameters=203,
         licence="Apache-2.0",
+        revision="7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed",
     ),
     KnownModel(
         name="aesthetic-v2",
@@ -140,6 +143,7 @@ KNOWN = (
         licence="Apache-2.0",
         recipe="aesthetic",
         needs=(CLIP_L,),
+        revision="cf4bd10345610935a80a5d3be9a3133c50f121e4",
     ),
     KnownModel(
         name="image-reward",

@@ -11,7 +11,7 @@ import torch
 import tiny_models
 from models.test_models_command import MIRROR, Hub, files_in, in_process
 from priors.test_single_files import SingleFile
-from rewardsds.catalogue import SD21_BASE, known
+from rewardsds.catalogue import SD21_BASE, known, pinned
 from rewardsds.models import doctor
 from rewardsds.pretrained import load_tokenizer
 from rewardsds.priors.load import load_prior
@@ -33,8 +33,9 @@ def hub() -> Iterator[Hub]:
     yield from Hub().serve()
 
 
-def put(cache: Path, repo: str, files: dict[str, bytes], commit: str = COMMIT) -> Path:
-    """As the hub's library leaves them after a download."""
+def put(cache: Path, repo: str, files: dict[str, bytes], commit: str | None = None) -> Path:
+    """As the hub's library leaves them after a download, of the commit that is pinned unless another is given."""
+    commit = commit or pinned(repo) or COMMIT
     place = cache / f"models--{repo.replace('/', '--')}"
     (place / "refs").mkdir(parents=True, exist_ok=True)
     (place / "refs" / "main").write_text(commit)

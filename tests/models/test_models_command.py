@@ -507,7 +507,7 @@ def test_a_transfer_that_breaks_off_is_told_and_mirrors_are_asked(hub: Hub, tmp_
 def test_what_is_not_pinned_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "list")
     lines = {model.name: line for model in KNOWN for line in out.splitlines() if model.repos[0] in line}
-    assert "the newest" in lines["siglip"]
+    assert "the newest" in lines["reward3d"]
     assert "at 32bd64288804" in lines["clip-l"]
     assert "the newest" not in lines["clip-l"]
 
