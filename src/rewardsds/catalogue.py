@@ -204,7 +204,7 @@ KNOWN = (
         scored={"scaled": True, "processor": CLIP_H},
     ),
 )
-"""Of those without a revision the newest is taken: no commit of them has been tried."""
+"""Of those without a revision the newest is taken: no commit of theirs is known."""
 
 
 def known(name: str) -> KnownModel:
