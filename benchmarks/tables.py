@@ -224,6 +224,15 @@ def objects() -> list[str]:
     return markdown(heads, rows)
 
 
+def consistency() -> list[str]:
+    read = _read("consistency.json")
+    rows = [
+        [name, f"{row['rival']:.4f}", f"{row['ours']:.4f}", _difference(row, 1, 4)]
+        for name, row in read["measures"].items()
+    ]
+    return markdown(["", read["rival"], read["ours"], "difference"], rows)
+
+
 def _shown_3d(name: str) -> tuple[float, int]:
     """Scale and digits of a figure of an object."""
     if name.startswith(("judge", "back")):
@@ -281,6 +290,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "levers": levers,
     "batch throughput": batch_throughput,
     "object cost": cost_3d,
+    "consistency": consistency,
     "exports": exports,
     "objects": objects,
     "real sizes": real_sizes,
