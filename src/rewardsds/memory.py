@@ -95,7 +95,7 @@ class Chunks:
                     return run(slices[0])
                 if trying and self.recompute and torch.is_grad_enabled():
                     run(slices[0])  # holds what the backward pass will
-                return torch.cat([_run_again(run, rows) if self.recompute else run(rows) for rows in slices])
+                return torch.cat([run_again(run, rows) if self.recompute else run(rows) for rows in slices])
             except RuntimeError as error:
                 # of a lack of room cuDNN also says that it found no engine
                 full = is_out_of_memory(error) or "unable to find an engine to execute" in str(error)
@@ -117,9 +117,9 @@ class Chunks:
         return -(-units // slices) * unit
 
 
-def _run_again(run: Callable[[slice], Tensor], rows: slice) -> Tensor:
+def run_again(run: Callable[..., Tensor], *given: Any) -> Tensor:
     """Its result, whose backward pass runs it once more instead of keeping what it computed."""
-    return checkpoint(run, rows, use_reentrant=False, preserve_rng_state=False)
+    return checkpoint(run, *given, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -360,14 +360,19 @@ def quiet_loading() -> Iterator[None]:
             diffusers_logging.enable_progress_bar()
 
 
-@contextmanager
-def quiet_imports() -> Iterator[None]:
+def quiet_imports() -> AbstractContextManager[None]:
     """Without transformers' warnings about processors of pictures that are not used here."""
     from transformers.utils import logging as transformers_logging
 
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+    return errors_alone(transformers_logging)
+
+
+@contextmanager
+def errors_alone(library: Any) -> Iterator[None]:
+    """Of what transformers or diffusers log; library: its `utils.logging`."""
+    verbosity = library.get_verbosity()
+    library.set_verbosity_error()
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(verbosity)
+        library.set_verbosity(verbosity)

@@ -15,6 +15,18 @@ from rewardsds.scenes.export import save_png
 from rewardsds.tasks.settings import TextTo3DSettings, TextToImageSettings
 
 
+def finish_elsewhere(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end is made once more, from another folder, and is the same."""
+    picture = (run / "image.png").read_bytes()
+    for path in (run / "results.json", run / "image.png"):
+        path.unlink()
+    elsewhere = run.parent / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert main(["resume", str(run)]) == 0
+    assert (run / "image.png").read_bytes() == picture
+
+
 @pytest.mark.parametrize(
     "reward", ["models/clip", "0.5 * models/clip + models/clip", "min(models/clip, 2 * ./models/clip)"]
 )
@@ -32,13 +44,7 @@ def test_a_run_goes_on_from_another_folder(
     given = ["--prior", "models/prior", "--reward", reward, "--out", str(run), "--device", "cpu"]
     short = ["--threads", "1", "--steps", "3", "--checkpoint-every", "2", "--previews-every", "0"]
     assert main(["image", "a red apple", *given, *short]) == 0
-    picture = (run / "image.png").read_bytes()
-    for path in (run / "results.json", run / "image.png"):
-        path.unlink()
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert main(["resume", str(run)]) == 0
-    assert (run / "image.png").read_bytes() == picture
+    finish_elsewhere(run, monkeypatch)
     said = yaml.safe_load((run / "settings.yaml").read_text())
     assert said["prior"] == str(tmp_path / "models" / "prior")
     assert said["reward"].count(str(tmp_path / "models" / "clip")) == reward.count("models/clip")
@@ -50,13 +56,7 @@ def test_an_edit_goes_on_from_another_folder(tmp_path: Path, monkeypatch: pytest
     run = tmp_path / "run"
     given = ["--source", "a red cube", "--target", "a blue cube", "--weighting", "none", "--out", str(run)]
     assert main(["edit", "grey.png", *given, "--steps", "3", "--checkpoint-every", "2"]) == 0
-    picture = (run / "image.png").read_bytes()
-    for path in (run / "results.json", run / "image.png"):
-        path.unlink()
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert main(["resume", str(run)]) == 0
-    assert (run / "image.png").read_bytes() == picture
+    finish_elsewhere(run, monkeypatch)
 
 
 def test_files_of_groups_are_kept_by_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

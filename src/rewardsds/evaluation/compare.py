@@ -384,6 +384,7 @@ class Comparison:
     def _figures(self, scored: Sequence[Scored], metrics: _Metrics) -> Figures:
         of = {name: [one for one in scored if one.cell.method == name] for name in self.columns}
         infos, rivals = metrics.infos, self.plan.rivals()
+        made = {unit.key: one for unit in self.units if (one := self.results_of(unit)) is not None}
         columns = []
         for name, variant in self.columns.items():
             rival = rivals[name]
@@ -414,30 +415,23 @@ class Comparison:
             columns=columns,
             scored=scored,
             gaps=metrics.gaps,
-            machines=self._machines(),
+            machines=dict(Counter(machine_name(one.get("hardware")) for one in made.values())),
             hardware=dict(sorted((self.notes.get("hardware") or {}).items())),
-            left_out=self._left_out(),
+            left_out=self._left_out(made),
         )
 
-    def _left_out(self) -> dict[tuple[str, str], tuple[int, int]]:
+    def _left_out(self, made: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], tuple[int, int]]:
         """In how many steps of how many a reward failed and was left out, by method and reward."""
         found: dict[tuple[str, str], tuple[int, int]] = {}
         for name in self.columns:
-            units = {
-                made.unit.key: made.unit for cell in self.cells if cell.method == name for made in cell.made
-            }
-            results = [one for unit in units.values() if (one := self.results_of(unit)) is not None]
+            keys = {one.unit.key for cell in self.cells if cell.method == name for one in cell.made}
+            results = [one for key, one in made.items() if key in keys]
             counts: Counter[str] = Counter()
             for one in results:
                 counts.update(one.get("rewards_left_out") or {})
             steps = sum(one.get("steps", 0) for one in results)
             found.update({(name, reward): (count, steps) for reward, count in counts.items()})
         return found
-
-    def _machines(self) -> dict[str, int]:
-        """How many runs each machine has finished."""
-        found = [results for unit in self.units if (results := self.results_of(unit)) is not None]
-        return dict(Counter(machine_name(results.get("hardware")) for results in found))
 
     def _steered_by(self, name: str, method: Method) -> tuple[str, ...]:
         """The rewards that a method follows or picks by."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,10 +17,9 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
-from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
-from rewardsds.memory import Chunks
+from rewardsds.memory import Chunks, run_again
 from rewardsds.priors.base import Condition, Prediction
 from rewardsds.priors.fit import require_vocabularies
 from rewardsds.priors.parametrisation import (
@@ -101,10 +101,10 @@ class LatentPrior(ABC):
     @property
     def text_lengths(self) -> Sequence[int]:
         """Tokens of a text that each text encoder reads."""
-        return [
-            min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-            for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True)
-        ]
+        return [self._length(*pair) for pair in zip(self.tokenizers, self.text_encoders, strict=True)]
+
+    def _length(self, tokenizer: Any, encoder: Any) -> int:
+        return min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
 
     @property
     @abstractmethod
@@ -380,7 +380,7 @@ class LatentPrior(ABC):
         vae.enable_tiling()
         if self.image_size > vae.tile_sample_min_size:
             for part in (vae.encoder, vae.decoder):
-                part.forward = _computed_again(part.forward)
+                part.forward = partial(run_again, part.forward)
 
     def compile(self) -> None:
         """Compiles the network at its first call (torch.compile): a wait of minutes, then faster steps."""
@@ -433,17 +433,6 @@ class LatentPrior(ABC):
             with torch.no_grad():
                 self._read[text, negative] = self._read_text(text, negative)
         return self._read[text, negative]
-
-
-def _computed_again(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A forward pass whose backward pass runs it once more instead of keeping what it computed."""
-
-    def run(*given: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            return forward(*given)
-        return checkpoint(forward, *given, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore
-
-    return run
 
 
 def _send_back(encoder: nn.Module, given: Any, read: Any) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from typing_extensions import Self
 
 from rewardsds.pretrained import (
     default_device_and_dtype,
+    errors_alone,
     load_part,
     quiet_loading,
     read_tokenizer,
@@ -84,14 +85,8 @@ class PipelinePrior(LatentPrior):
             getattr(self.pipeline, name.replace("text_encoder", "tokenizer")) for name in self._encoders_there
         ]
 
-    @property
-    def text_lengths(self) -> Sequence[int]:
-        return [
-            self.t5_length
-            if isinstance(encoder, T5EncoderModel)
-            else min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-            for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True)
-        ]
+    def _length(self, tokenizer: Any, encoder: Any) -> int:
+        return self.t5_length if isinstance(encoder, T5EncoderModel) else super()._length(tokenizer, encoder)
 
     @property
     def _encoders_there(self) -> list[str]:
@@ -328,17 +323,11 @@ class FluxPrior(PipelinePrior):
         return FluxPipeline._unpack_latents(output, height * factor, width * factor, factor)
 
 
-@contextmanager
-def _untold_cuts() -> Iterator[None]:
+def _untold_cuts() -> AbstractContextManager[None]:
     """Without diffusers' words about texts that one of several text encoders does not read to the end."""
     from diffusers.utils import logging
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
+    return errors_alone(logging)
 
 
 def _times(alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:

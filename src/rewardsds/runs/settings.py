@@ -75,6 +75,14 @@ class RunSettings(Settings):
         return _with_whole_paths(self).model_copy(update=found)
 
 
+def changed(settings: BaseModel) -> list[str]:
+    """The names of settings that are not at their defaults; each has one."""
+    standard = type(settings)()
+    return [
+        name for name in type(settings).model_fields if getattr(settings, name) != getattr(standard, name)
+    ]
+
+
 SettingsType = TypeVar("SettingsType", bound=Settings)
 
 

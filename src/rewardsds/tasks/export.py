@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from rewardsds.errors import RewardsdsError, SettingsError
+from rewardsds.runs.settings import changed
 from rewardsds.scenes.export import (
     turntable_cameras,
     turntable_frames,
@@ -91,16 +92,11 @@ def say_unused(
     look = unused.get(to, set(TurntableSettings.model_fields))
     makes_mesh = to in ("glb", "obj", "html") and not is_mesh
     extraction = set() if makes_mesh else set(MeshExportSettings.model_fields)
-    given = [f"--{name.replace('_', '-')}" for name in _changed(turntable) if name in look]
-    given += [f"--mesh.{name.replace('_', '-')}" for name in _changed(mesh) if name in extraction]
+    given = [f"--{name.replace('_', '-')}" for name in changed(turntable) if name in look]
+    given += [f"--mesh.{name.replace('_', '-')}" for name in changed(mesh) if name in extraction]
     if given:
         of = "a run whose object is a mesh already" if is_mesh and to not in PICTURES else to
         warnings.warn(f"not used for {of}: {', '.join(given)}", stacklevel=3)
-
-
-def _changed(settings: TurntableSettings | MeshExportSettings) -> list[str]:
-    default = type(settings)()
-    return [name for name in type(settings).model_fields if getattr(settings, name) != getattr(default, name)]
 
 
 def check_visible(one: Object3D) -> None:

@@ -13,6 +13,7 @@ from rewardsds.priors.view_dependent import PerpNeg, ViewDependentPrior, ViewWor
 from rewardsds.rewards.base import Reward
 from rewardsds.rewards.views import OverViews
 from rewardsds.runs.loop import Job
+from rewardsds.runs.settings import changed
 from rewardsds.scenes.export import turntable_cameras, write_turntable, write_views
 from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.mesh.files import write_glb
@@ -115,14 +116,13 @@ def view_notes(prior: Prior, settings: TextTo3DSettings) -> list[str]:
         why = (
             "--view-prompts.use is off" if off else "the prior sees cameras: --view-prompts.use on adds words"
         )
-        standard = type(given)()
         return [
             f"--view-prompts.{name.replace('_', '-')} changes nothing, as {why}"
-            for name in type(given).model_fields
-            if name != "use" and getattr(given, name) != getattr(standard, name)
+            for name in changed(given)
+            if name != "use"
         ]
     notes = []
-    if prior.perp_neg is None and given.perp_neg_weight != type(given)().perp_neg_weight:
+    if prior.perp_neg is None and "perp_neg_weight" in changed(given):
         notes.append("--view-prompts.perp-neg-weight changes nothing without --view-prompts.perp-neg")
     words = prior.words
     unknown = prior.unknown_words(" ".join((words.front, words.side, words.back, words.overhead)))
