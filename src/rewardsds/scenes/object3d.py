@@ -15,7 +15,7 @@ from rewardsds.scenes.cameras import Cameras, sample_cameras
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 from rewardsds.scenes.trajectory import read_trajectory
 
-RADIUS = 1.0  # objects lie in the ball of this radius around the origin
+RADIUS = 1.0  # objects are expected in the ball of this radius around the origin
 START_RADIUS = 0.9  # of the ball that shapes to start from are scaled to fit into
 Colour = tuple[float, float, float]
 
@@ -121,6 +121,11 @@ class Object3D(ABC):
         return (grey + tint).clamp(0, 1).to(self.device)
 
     # --- its shape --------------------------------------------------------------------------------------
+
+    @property
+    def reach(self) -> float:
+        """Radius of a ball around the origin outside of which nothing of it can be, at least `RADIUS`."""
+        return RADIUS
 
     @abstractmethod
     def density(self, points: Tensor) -> Tensor:

@@ -218,6 +218,67 @@ def test_logarithms_of_densities():
     np.testing.assert_allclose(logarithm, [-np.inf, -3, -math.log(2), 0, math.log(2), 3], atol=1e-6)
 
 
+# --- objects beyond the ball of radius 1 --------------------------------------------------------------------
+
+
+def long_box() -> GaussianScene:
+    """Opaque Gaussians in a box from −1.2 to 1.2 along x, whose corners are 1.23 from the origin."""
+    x, y, z = torch.meshgrid(
+        torch.arange(-1.2, 1.21, 0.06),
+        torch.arange(-0.2, 0.21, 0.05),
+        torch.arange(-0.2, 0.21, 0.05),
+        indexing="ij",
+    )
+    means = torch.stack([x.flatten(), y.flatten(), z.flatten()], -1)
+    return gaussians(means, 0.03, torch.full((len(means),), 2.0))
+
+
+@pytest.mark.parametrize("level", [None, 0.3])
+def test_an_object_that_reaches_out_of_the_ball_is_whole(level: float | None):
+    scene = long_box()
+    few = MeshExportSettings(level=level, resolution=80, level_views=4, silhouette_views=6, faces=4000)
+    vertices, faces = extract_surface(scene, few)
+    assert as_trimesh(vertices, faces).is_watertight
+    torch.testing.assert_close(vertices.amax(0), torch.tensor([1.25, 0.25, 0.25]), atol=0.04, rtol=0)
+    torch.testing.assert_close(vertices.amin(0), -torch.tensor([1.25, 0.25, 0.25]), atol=0.04, rtol=0)
+    cameras = spread_cameras(10, 1.3)
+    shown = rasterise(vertices, faces, cameras, 128, 128).mask
+    opaque = opaque_pixels(scene, cameras, 128)
+    assert (shown ^ opaque).sum() < 0.05 * opaque.sum()
+
+
+def test_what_lies_within_the_ball_is_cut_as_before():
+    """The ball grows by what is seen, not by what might be there: a faint Gaussian far away changes nothing."""
+    near = gaussians(ball(0.5, 800, torch.Generator().manual_seed(1)), 0.05, torch.full((800,), 1.0))
+    means = torch.cat([near.means.detach(), torch.tensor([[1.15, 0.0, 0.0]])])
+    far = gaussians(means, 0.05, torch.cat([torch.full((800,), 1.0), torch.tensor([-5.0])]))
+    assert near.reach == 1.0
+    assert far.reach > 1.2
+    few = MeshExportSettings(resolution=64, silhouette_views=0)
+    for one, other in zip(extract_surface(near, few), extract_surface(far, few), strict=True):
+        torch.testing.assert_close(one, other, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("radius, parts", [(1.0, 1), (1.4, 2), (2.0, 2), (2.5, 3)])
+def test_cameras_side_by_side_see_the_whole_ball(radius: float, parts: int):
+    """Every place on the circle that faces a direction is in a picture, and all pictures are 2 wide there."""
+    cameras = spread_cameras(5, radius)
+    assert cameras.batch_shape == (5 * parts**2,)
+    poses = cameras.camera_to_world.reshape(5, -1, 4, 4)
+    half = torch.tan(cameras.field_of_view / 2).reshape(5, -1)
+    torch.testing.assert_close(
+        -(poses[..., :3, 3] * -poses[..., :3, 2]).sum(-1) * half, torch.ones_like(half)
+    )
+    angle = torch.linspace(0, 2 * math.pi, 40)
+    for group in poses:
+        right, up = group[0, :3, 0], group[0, :3, 1]
+        for share in (0.0, 0.3, 0.7, 1.0):
+            ring = radius * share * (torch.cos(angle)[:, None] * right + torch.sin(angle)[:, None] * up)
+            local = torch.einsum("pwi,npw->npi", group[:, :3, :3], ring[:, None] - group[:, :3, 3])
+            inside = (local[..., :2].abs() <= 1 + 1e-5).all(-1)
+            assert inside.any(-1).all()
+
+
 # --- what cannot be a mesh ----------------------------------------------------------------------------------
 
 
@@ -261,6 +322,19 @@ class Full(Sphere):
 def test_an_object_that_fills_everything():
     with pytest.raises(ValueError, match="fills the whole"):
         extract_surface(Full(), settings(level=None))
+
+
+def test_a_level_that_was_found_is_not_asked_for():
+    """Opaque in few pixels, and dense everywhere: what to do next is not what was done already."""
+
+    class Fog(Sphere):
+        def depth_inside(self, points: Tensor) -> Tensor:
+            return torch.ones(len(points)) + 1e-3 * points[:, 0]
+
+    with pytest.raises(
+        ValueError, match=r"fills the whole ball.*give a higher level \(its density is [\d.]+ to [\d.]+\)$"
+    ):
+        extract_surface(Fog(), settings(level=None))
 
 
 def test_what_reaches_the_border_is_closed_there():

@@ -17,7 +17,7 @@ from rewardsds.scenes.cameras import Cameras
 from rewardsds.scenes.export import turntable_cameras
 from rewardsds.scenes.gaussians import harmonics as sh
 from rewardsds.scenes.gaussians.density import PARAMETERS
-from rewardsds.scenes.gaussians.field import evaluate
+from rewardsds.scenes.gaussians.field import CUTOFF, evaluate
 from rewardsds.scenes.gaussians.limits import check_count, check_gaussians
 from rewardsds.scenes.gaussians.ply import write_ply
 from rewardsds.scenes.gaussians.rasterization import rasterization
@@ -26,7 +26,7 @@ from rewardsds.scenes.gaussians.settings import GaussianSettings
 from rewardsds.scenes.gaussians.splat import write_splat
 from rewardsds.scenes.gaussians.starts import brought_in, check_room, from_ply, from_points, unblurred
 from rewardsds.scenes.gaussians.strategies import STRATEGIES
-from rewardsds.scenes.object3d import Colour, Object3D
+from rewardsds.scenes.object3d import RADIUS, Colour, Object3D
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
 TRAINING_BLUR = 0.3  # eps2d in pixels² at the training resolution
@@ -256,6 +256,14 @@ class GaussianScene(Object3D):
             )
 
     # --- its shape --------------------------------------------------------------------------------------
+
+    @property
+    def reach(self) -> float:
+        """As `Object3D.reach`; a Gaussian ends where it adds `field.CUTOFF` to the density."""
+        with torch.no_grad():
+            g = self.finite_gaussians()
+            ends = (2 * (g.opacities / CUTOFF).clamp(min=1).log()).sqrt() * g.scales.amax(-1)
+            return max(RADIUS, float((g.means.norm(dim=-1) + ends).max()))
 
     def density(self, points: Tensor) -> Tensor:
         """Σ opacity · exp(−½ d²) over Gaussians, d their Mahalanobis distance (arXiv 2309.16653, section 3.2).

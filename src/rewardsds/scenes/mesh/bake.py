@@ -14,7 +14,7 @@ from rewardsds.scenes.mesh.extract import CHUNK, spread_cameras
 from rewardsds.scenes.mesh.rasterise import Fragments, atlas_texels, rasterise
 from rewardsds.scenes.mesh.settings import MeshExportSettings
 from rewardsds.scenes.mesh.textured import bilinear_taps, face_normals
-from rewardsds.scenes.object3d import Object3D
+from rewardsds.scenes.object3d import RADIUS, Object3D
 
 BEHIND = (0.5, 0.5, 0.5)  # colour behind the object in its pictures, taken out of them again
 OPAQUE = 0.5  # alpha from which on a pixel shows the object's colour
@@ -48,8 +48,8 @@ def bake_texture(
     normals = flat[covered.triangle[0][mask]]
 
     sums, weights = torch.zeros_like(places), torch.zeros(len(places))
-    cameras = spread_cameras(settings.bake_views)
-    for view in range(settings.bake_views):
+    cameras = spread_cameras(settings.bake_views, max(RADIUS, float(vertices.norm(dim=-1).max())))
+    for view in range(cameras.batch_shape[0]):
         camera = cameras[view]
         toward = torch.nn.functional.normalize(camera.camera_to_world[:3, 3] - places, dim=-1)
         cosine = (toward * normals).sum(-1)
@@ -87,8 +87,7 @@ def _trust(scene: Object3D, camera: Cameras, margin: float = 10.0) -> float:
     if scene.camera.trajectory is not None:
         return 1.0
     low, high = scene.camera.resolved_elevation
-    place = camera.camera_to_world[:3, 3]
-    elevation = math.degrees(math.asin(float(place[2] / place.norm())))
+    elevation = math.degrees(math.asin(max(-1.0, min(1.0, float(camera.camera_to_world[2, 2])))))
     return 1.0 if low - margin <= elevation <= high + margin else UNTRAINED
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import fast_simplification
 import numpy as np
@@ -27,61 +28,93 @@ TRANSPARENT = 1e-3  # an object of which no more than this share of its pictures
 STEEP = 3.0  # natural logarithm about the level beyond which densities count alike when they are smoothed
 MOST = 1.5  # by which smoothing changes the logarithm at most: thin parts stay
 INWARDS = 0.5  # logarithm above the found level at which the surface is taken that is then moved outwards
+GROWTH = 1.25  # of the ball's radius at a time, as long as the object reaches through its border
+MOST_POINTS = 256  # along an axis of a larger ball, where the settings do not ask for more
 OUTSIDE = 0.5  # so much of the ball's border above the level is no object in the ball
 
 
 def extract_surface(scene: Object3D, settings: MeshExportSettings | None = None) -> tuple[Tensor, Tensor]:
     """Vertices (V, 3) and faces (F, 3) of the surface where an object's density has the level of the settings.
 
-    Marching cubes over the ball of radius 1, without floaters and hidden cavities, decimated to the settings' number of
-    faces; what reaches the ball's border is closed there. The logarithm of the density is smoothed before, see
-    `smoothed`. A level that was found here, not given, is only nearly right everywhere: then the surface is moved to
-    the object's silhouettes, from a little further inside, for what lies in a hollow is on no outline. Raises
-    ValueError where the density is not finite, nothing is visible, or the object fills the ball.
+    Marching cubes over the ball of radius 1, or a larger one that the object does not reach the border of, without
+    floaters and hidden cavities, decimated to the settings' number of faces; what reaches the border of the largest
+    ball is closed there. The logarithm of the density is smoothed before, see `smoothed`. A level that was found here,
+    not given, is only nearly right everywhere: then the surface is moved to the object's silhouettes, from a little
+    further inside, for what lies in a hollow is on no outline. Raises ValueError where the density is not finite,
+    nothing is visible, or the object fills the ball.
     """
     settings = settings or MeshExportSettings()
-    field = density_grid(scene, settings.resolution)
-    if settings.level is None:
-        cameras = spread_cameras(settings.level_views)
-        opaque = _outlined(scene, cameras)
-        level = best_level(field, cameras, opaque)
-    else:
-        cameras, opaque, level = None, None, settings.level
-    _check_level(field, level)
+    found = _in_smallest_ball(scene, settings)
+    field, radius, level = found.field, found.radius, found.level
     if settings.smoothing > 0 and level > 0 and float(field[np.isfinite(field)].min()) >= 0:
-        field, level = smoothed(log_density(field, level), settings.smoothing), 0.0
-        if cameras is not None and opaque is not None:
-            level = best_level(field, cameras, opaque)
+        field, level = smoothed(log_density(field, level), settings.smoothing, radius), 0.0
+        if found.opaque is not None:
+            level = best_level(field, spread_cameras(settings.level_views, radius), found.opaque, radius)
             if settings.silhouette_views:
                 level += min(INWARDS, 0.5 * (float(field.max()) - level))
         _check_smoothed(field, level)
-    vertices, faces = without_pieces(*isosurface(field, level), settings.smallest_component)
+    vertices, faces = without_pieces(*isosurface(field, level, radius), settings.smallest_component)
     vertices, faces = decimated(vertices, faces, settings.faces)
     if settings.level is None and settings.silhouette_views:
-        cameras = spread_cameras(settings.silhouette_views)
+        cameras = spread_cameras(settings.silhouette_views, radius)
         vertices = fit_silhouettes(vertices, faces, cameras, opaque_pixels(scene, cameras, OUTLINE_SIZE))
     return vertices, faces
 
 
-def _in_ball(resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """The radius (R, R, R) of grid points over [−1, 1]³, and which of them lie in the ball."""
-    axis = np.linspace(-RADIUS, RADIUS, resolution, dtype=np.float32)
-    radius = np.sqrt(
+@dataclass(frozen=True)
+class _Found:
+    """field: `density_grid` over the ball of a radius. level: of the surface. opaque: pixels (C, S, S) that a level was
+    found by, None of one that was given."""
+
+    field: np.ndarray
+    radius: float
+    level: float
+    opaque: Tensor | None
+
+
+def _in_smallest_ball(scene: Object3D, settings: MeshExportSettings) -> _Found:
+    """Density and level in the ball of radius 1, or in the first larger one that the object does not reach the border
+    of, up to its own reach. Distances between grid points stay, as far as MOST_POINTS allow."""
+    radius, reach = RADIUS, scene.reach
+    while True:
+        points = min(round(settings.resolution * radius / RADIUS), max(settings.resolution, MOST_POINTS))
+        field = density_grid(scene, points, radius)
+        level, opaque = settings.level, None
+        if level is None:
+            cameras = spread_cameras(settings.level_views, radius)
+            opaque = _outline(scene, cameras)
+            filled = float(opaque.float().mean()) > FILLED
+            if filled and radius >= reach:
+                raise ValueError(
+                    f"the object fills the whole ball of radius {radius:g}: it has no outline; train for more steps, "
+                    "or give a level"
+                )
+            level = best_level(field, cameras, opaque, radius)
+        if radius >= reach or _border_share(field, level, radius) == 0:
+            _check_level(field, level, radius, found=settings.level is None)
+            return _Found(field, radius, level, opaque)
+        radius = min(GROWTH * radius, reach)
+
+
+def _in_ball(resolution: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """The distance (R, R, R) of grid points over [−radius, radius]³ from the origin, and which lie in the ball."""
+    axis = np.linspace(-radius, radius, resolution, dtype=np.float32)
+    distance = np.sqrt(
         axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2, dtype=np.float32
     )
-    return radius, radius < RADIUS
+    return distance, distance < radius
 
 
 @torch.no_grad()
-def density_grid(scene: Object3D, resolution: int) -> np.ndarray:
-    """Density (R, R, R) float32 at points over [−1, 1]³, axes x y z; −inf outside the ball of radius 1."""
-    _, inside = _in_ball(resolution)
+def density_grid(scene: Object3D, resolution: int, radius: float = RADIUS) -> np.ndarray:
+    """Density (R, R, R) float32 at points over [−radius, radius]³, axes x y z; −inf outside the ball."""
+    _, inside = _in_ball(resolution, radius)
     field = np.full(inside.shape, -np.inf, dtype=np.float32)
-    index = np.argwhere(inside)
+    index = np.flatnonzero(inside)
     values = np.empty(len(index), dtype=np.float32)
     for start in range(0, len(index), CHUNK):
-        part = index[start : start + CHUNK]
-        points = torch.from_numpy(part.astype(np.float32)) * (2 * RADIUS / (resolution - 1)) - RADIUS
+        part = np.stack(np.unravel_index(index[start : start + CHUNK], inside.shape), axis=-1)
+        points = torch.from_numpy(part.astype(np.float32)) * (2 * radius / (resolution - 1)) - radius
         values[start : start + CHUNK] = scene.density(points.to(scene.device)).float().cpu().numpy()
     if not np.isfinite(values).all():
         raise ValueError(
@@ -92,18 +125,19 @@ def density_grid(scene: Object3D, resolution: int) -> np.ndarray:
     return field
 
 
-def _check_level(field: np.ndarray, level: float) -> None:
-    _, inside = _in_ball(len(field))
+def _check_level(field: np.ndarray, level: float, radius: float, found: bool) -> None:
+    _, inside = _in_ball(len(field), radius)
     low, high = float(field[inside].min()), float(field.max())
     if high <= level:
         raise ValueError(
-            f"the object is empty at level {level:g}: its density is at most {high:g}; give a lower level, or none to "
-            "have it found"
+            f"the object is empty at level {level:g}: its density is at most {high:g}; give a lower level"
+            + ("" if found else ", or none to have it found")
         )
-    if low > level or _border_share(field, level) > OUTSIDE:
+    if low > level or _border_share(field, level, radius) > OUTSIDE:
         raise ValueError(
-            f"at level {level:g} the object fills the whole ball of radius {RADIUS:g} and has no surface in it: give a "
-            f"higher level (its density is {low:g} to {high:g}), or none to have it found"
+            f"at level {level:g} the object fills the whole ball of radius {radius:g} and has no surface in it: give a "
+            f"higher level (its density is {low:g} to {high:g})"
+            + ("" if found else ", or none to have it found")
         )
 
 
@@ -115,15 +149,16 @@ def _check_smoothed(field: np.ndarray, level: float) -> None:
         )
 
 
-def _border_share(field: np.ndarray, level: float) -> float:
+def _border_share(field: np.ndarray, level: float, radius: float) -> float:
     """The share of the ball's border that is inside the object."""
-    radius, inside = _in_ball(len(field))
-    border = inside & (radius > RADIUS - 2 * 2 * RADIUS / (len(field) - 1))
+    distance, inside = _in_ball(len(field), radius)
+    border = inside & (distance > radius - 2 * 2 * radius / (len(field) - 1))
     return float((field[border] > level).mean())
 
 
-def isosurface(field: np.ndarray, level: float) -> tuple[Tensor, Tensor]:
-    """Vertices (V, 3) and faces (F, 3), counter-clockwise from outside, where a grid over [−1, 1]³ has a level.
+def isosurface(field: np.ndarray, level: float, radius: float = RADIUS) -> tuple[Tensor, Tensor]:
+    """Vertices (V, 3) and faces (F, 3), counter-clockwise from outside, where a grid over [−radius, radius]³ has a
+    level.
 
     Closed: beyond the ball there is as much missing to the level as the density exceeds it at most.
     """
@@ -131,8 +166,8 @@ def isosurface(field: np.ndarray, level: float) -> tuple[Tensor, Tensor]:
     beyond = level - max(float(finite.max()) - level, 1e-6)
     padded = np.pad(np.where(np.isfinite(field), field, beyond), 1, constant_values=beyond)
     vertices, faces, _, _ = marching_cubes(padded, level, gradient_direction="ascent", allow_degenerate=False)
-    step = 2 * RADIUS / (len(field) - 1)
-    places = (vertices.astype(np.float64) - 1) * step - RADIUS
+    step = 2 * radius / (len(field) - 1)
+    places = (vertices.astype(np.float64) - 1) * step - radius
     return torch.from_numpy(places.astype(np.float32)), torch.from_numpy(faces.astype(np.int64))
 
 
@@ -146,15 +181,15 @@ def log_density(field: np.ndarray, level: float) -> np.ndarray:
     return np.where(np.isfinite(field), logarithm, np.float32(-np.inf))
 
 
-def smoothed(field: np.ndarray, width: float) -> np.ndarray:
-    """A logarithm of densities (R, R, R), −inf outside the ball, after a Gaussian filter of standard deviation `width`
-    (world units), changed by no more than MOST.
+def smoothed(field: np.ndarray, width: float, radius: float = RADIUS) -> np.ndarray:
+    """A logarithm of densities (R, R, R), −inf outside the ball of a radius, after a Gaussian filter of standard
+    deviation `width` (world units), changed by no more than MOST.
 
     At the level of the outlines a surface follows each of the outermost Gaussians, of which pictures only show the sum
     along a ray: without this it is bumps and pits. What is far above the level on few points, a thin part, stays.
     """
     inside = np.isfinite(field)
-    deviation = width * (len(field) - 1) / (2 * RADIUS)
+    deviation = width * (len(field) - 1) / (2 * radius)
     weight = gaussian_filter(inside.astype(np.float32), deviation)
     raw = np.where(inside, field, np.float32(0))
     mean = gaussian_filter(raw, deviation) / np.maximum(weight, 1e-6)
@@ -165,51 +200,53 @@ def smoothed(field: np.ndarray, width: float) -> np.ndarray:
 # --- the level ----------------------------------------------------------------------------------------------
 
 
-def spread_cameras(count: int, field_of_view: float = 40.0, relative_distance: float = 1.0) -> Cameras:
-    """Cameras (count,) all around the origin, above and below too, evenly (on a Fibonacci spiral).
+def spread_cameras(count: int, radius: float = RADIUS, field_of_view: float = 40.0) -> Cameras:
+    """Cameras all around the origin, above and below too, in `count` directions (on a Fibonacci spiral).
 
-    field_of_view in degrees; the distance is relative_distance / tan(field_of_view / 2), as everywhere.
+    field_of_view in degrees. Pictures are 2 wide at the origin, as training has them on average, for blur goes by the
+    picture: a larger ball is seen in parts, by cameras (count · P²,) side by side, P = ⌈radius⌉.
     """
     index = torch.arange(count, dtype=torch.float64) + 0.5
     elevation = torch.asin(1 - 2 * index / count)
     azimuth = index * (math.pi * (3 - math.sqrt(5)))
     fov = torch.tensor(math.radians(field_of_view), dtype=torch.float64)
-    cameras = orbit(azimuth, elevation, relative_distance / torch.tan(0.5 * fov), fov)
-    return Cameras(cameras.camera_to_world.float(), cameras.field_of_view.float())
+    cameras = orbit(azimuth, elevation, RADIUS / torch.tan(0.5 * fov), fov)
+    poses, fovs = cameras.camera_to_world.float(), cameras.field_of_view.float()
+    if radius > RADIUS:
+        aside = torch.linspace(RADIUS - radius, radius - RADIUS, math.ceil(radius / RADIUS))
+        x, y = (shift.flatten() for shift in torch.meshgrid(aside, aside, indexing="ij"))
+        fovs = fovs.repeat_interleave(len(x))
+        poses = poses[:, None].repeat(1, len(x), 1, 1)
+        poses[:, :, :3, 3] += x[:, None] * poses[:, :, :3, 0] + y[:, None] * poses[:, :, :3, 1]
+        poses = poses.flatten(0, 1)
+    return Cameras(poses, fovs)
 
 
 def find_level(scene: Object3D, field: np.ndarray, views: int = 12) -> float:
     """The level whose surface has the silhouettes of the object: the best mean intersection over union with rendered
     alpha > 0.5.
 
-    Levels are tried from the densities that rays meet. Raises ValueError where the object is transparent, or fills the
-    ball.
+    Levels are tried from the densities that rays meet. Raises ValueError where the object is transparent.
     """
     cameras = spread_cameras(views)
-    return best_level(field, cameras, _outlined(scene, cameras))
+    return best_level(field, cameras, _outline(scene, cameras))
 
 
-def _outlined(scene: Object3D, cameras: Cameras) -> Tensor:
-    """The object's opaque pixels, where levels are judged; raises ValueError where it has no outline."""
+def _outline(scene: Object3D, cameras: Cameras) -> Tensor:
+    """The object's opaque pixels, where levels are judged; raises ValueError where there are none."""
     opaque = opaque_pixels(scene, cameras, SILHOUETTE_SIZE)
-    share = float(opaque.float().mean())
-    if share < TRANSPARENT:
+    if float(opaque.float().mean()) < TRANSPARENT:
         raise ValueError(
             "the object is transparent from all sides, there is no surface to take: train for more steps, or give a "
             "level"
-        )
-    if share > FILLED:
-        raise ValueError(
-            f"the object fills the whole ball of radius {RADIUS:g}: it has no outline; train for more steps, or "
-            "give a level"
         )
     return opaque
 
 
 @torch.no_grad()
-def best_level(field: np.ndarray, cameras: Cameras, opaque: Tensor) -> float:
+def best_level(field: np.ndarray, cameras: Cameras, opaque: Tensor, radius: float = RADIUS) -> float:
     """As `find_level`, of any field that grows inwards, from where the object is opaque in pictures (C, S, S)."""
-    strongest = densest(field, cameras, opaque.shape[-1])
+    strongest = densest(field, cameras, opaque.shape[-1], radius)
     # Quantiles of what rays meet: a density may have any scale.
     shares = torch.linspace(0, 1, LEVELS, dtype=torch.float64)
     values = strongest.double().flatten().sort().values
@@ -225,7 +262,7 @@ def best_level(field: np.ndarray, cameras: Cameras, opaque: Tensor) -> float:
 
 
 @torch.no_grad()
-def densest(field: np.ndarray, cameras: Cameras, size: int) -> Tensor:
+def densest(field: np.ndarray, cameras: Cameras, size: int, radius: float = RADIUS) -> Tensor:
     """(C, size, size): the largest density that each pixel's ray meets in the ball. Where it exceeds a level, that
     level's surface is seen."""
     finite = np.where(np.isfinite(field), field, field[np.isfinite(field)].min())
@@ -234,10 +271,10 @@ def densest(field: np.ndarray, cameras: Cameras, size: int) -> Tensor:
     for camera in range(cameras.batch_shape[0]):
         origins, directions = cameras[camera].rays(size, size)
         middle = float(origins[0, 0].norm())
-        steps = torch.linspace(max(middle - RADIUS, 0.0), middle + RADIUS, len(field))
+        steps = torch.linspace(max(middle - radius, 0.0), middle + radius, len(field))
         places = origins[..., None, :] + directions[..., None, :] * steps[:, None]  # S S R 3
         # grid_sample counts axes from the last
-        grid = (places.flip(-1) / RADIUS)[None]
+        grid = (places.flip(-1) / radius)[None]
         sampled = torch.nn.functional.grid_sample(volume, grid, padding_mode="border", align_corners=True)
         found.append(sampled[0, 0].amax(-1))
     return torch.stack(found)

@@ -15,7 +15,11 @@ class MeshExportSettings(BaseModel):
 
     # Surface
     resolution: int = Field(
-        default=128, ge=16, le=512, description="Grid points along each axis, from -1 to 1, of the density."
+        default=128,
+        ge=16,
+        le=512,
+        description="Grid points along each axis, from -1 to 1, of the density; more of them, up to 256, for an object "
+        "that reaches beyond.",
     )
     level: float | None = Field(
         default=None,

@@ -52,7 +52,8 @@ def fit_silhouettes(vertices: Tensor, faces: Tensor, cameras: Cameras, opaque: T
             index, mix = bilinear_taps(uvs, size, size)
             missing = ((wanted[view] - present).reshape(-1)[index] * mix).sum(-1)  # pixels, outwards
             outline = (present.reshape(-1)[index] * mix).sum(-1).abs() < NEAR_OUTLINE
-            weight = (outline & (cosine.abs() < OUTLINE)).float()
+            inside = ((uvs >= 0) & (uvs <= 1)).all(-1)
+            weight = (outline & inside & (cosine.abs() < OUTLINE)).float()
             sums += weight * missing * 2 * reach / size
             weights += weight
         move = (sums / weights.clamp(min=1)).clamp(-FARTHEST, FARTHEST)
