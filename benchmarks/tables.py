@@ -153,7 +153,14 @@ def cost_3d() -> list[str]:
 
 
 def exports() -> list[str]:
-    heads = ["object", "seconds", "peak memory", "PSNR, mean of 10 views", "worst view"]
+    heads = [
+        "object",
+        "seconds",
+        "peak memory",
+        "PSNR, mean of 10 views",
+        "worst view",
+        "opaque pixels, mean",
+    ]
     rows = []
     for row in _read("export.json")["runs"]:
         cells = (
@@ -162,6 +169,7 @@ def exports() -> list[str]:
             f"{row['peak_memory_mb']} MB",
             f"{row['psnr_mean_db']:.1f} dB",
             f"{row['psnr_worst_view_db']:.1f} dB",
+            f"{row['psnr_of_opaque_pixels_db']:.1f} dB",
         )
         rows.append(cells)
     return markdown(heads, rows)

@@ -353,6 +353,34 @@ def test_a_nerf_of_another_build_is_fitted_anew_and_that_is_told(tmp_path: Path)
     assert "of another build (growth): a mesh is made of it" in said(console)
 
 
+@pytest.mark.slow
+def test_gaussians_that_reach_out_of_the_ball_become_a_smaller_nerf(tmp_path: Path):
+    """A bar of Gaussians, 2.4 long; a NeRF is in the ball of radius 1."""
+    x, y, z = torch.meshgrid(
+        torch.linspace(-1.2, 1.2, 41), *2 * [torch.linspace(-0.2, 0.2, 7)], indexing="ij"
+    )
+    means = torch.stack([x.flatten(), y.flatten(), z.flatten()], -1)
+    quats = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(len(means), 1)
+    write_ply(
+        tmp_path / "bar.ply", means, quats, torch.full_like(means, 0.035), torch.full((len(means),), 0.9),
+        torch.full_like(means, 0.3),
+    )  # fmt: skip
+    wide = {
+        "gaussians": {"bounds": 1.4},
+        "backbone": "nerf",
+        "nerf": SMALL_NERF,
+        "init": tmp_path / "bar.ply",
+    }
+    given = settings(**wide, extraction={**SMALL_MESH, "level_views": 4, "silhouette_views": 0}).resolved()
+    objects, console = make_objects(given), quiet()
+    begin_from(given, objects, console)
+    assert "reaches out of the ball of radius 1" in said(console)
+    _, side = seen(objects[0], 90)
+    long, high = (side > 0.5).any(0).sum(), (side > 0.5).any(1).sum()
+    assert 36 < long <= 48
+    assert 4 < long / high < 8
+
+
 # --- textures -----------------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ from rewardsds.scenes.mesh.scene import MeshScene
 from rewardsds.scenes.mesh.shapes import ENDINGS, Part, Shape, is_gaussian_ply, read_shape
 from rewardsds.scenes.mesh.textured import TexturedMesh
 from rewardsds.scenes.nerf.scene import NeRFScene
-from rewardsds.scenes.object3d import Object3D, into_ball
+from rewardsds.scenes.object3d import RADIUS, Object3D, into_ball
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 from rewardsds.tasks.settings import TextTo3DSettings
 
@@ -140,8 +140,16 @@ def _begin_from_object(
         one.start_from(_mesh_to_paint(other, settings))
         return
     mesh = make_mesh(other, settings.extraction)
-    colours = torch.ones_like(mesh.vertices)
-    part = Part(mesh.vertices, mesh.faces, colours, mesh.uvs, mesh.texture)
+    vertices, colours = mesh.vertices, torch.ones_like(mesh.vertices)
+    if isinstance(one, NeRFScene) and float(vertices.norm(dim=-1).max()) > RADIUS:
+        centre, factor = into_ball(vertices)
+        vertices = ((vertices.double() - centre) * factor).float()
+        say(
+            console,
+            f"the object of {settings.init} reaches out of the ball of radius {RADIUS:g}, where a NeRF is: it is taken "
+            f"at {factor:.0%} of its size",
+        )
+    part = Part(vertices, mesh.faces, colours, mesh.uvs, mesh.texture)
     shape = Shape(str(settings.init), "mesh", parts=(part,))
     _begin_from_shape(one, shape, settings, generator(seed, "start"))
 
