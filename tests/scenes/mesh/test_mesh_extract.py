@@ -259,7 +259,7 @@ def test_what_lies_within_the_ball_is_cut_as_before():
         torch.testing.assert_close(one, other, atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("radius, parts", [(1.0, 1), (1.4, 2), (2.0, 2), (2.5, 3)])
+@pytest.mark.parametrize("radius, parts", [(1.0, 1), (1.4, 2), (2.0, 2), (2.5, 3), (4.0, 4)])
 def test_cameras_side_by_side_see_the_whole_ball(radius: float, parts: int):
     """Every place on the circle that faces a direction is in a picture, and all pictures are 2 wide there."""
     cameras = spread_cameras(5, radius)
@@ -277,6 +277,13 @@ def test_cameras_side_by_side_see_the_whole_ball(radius: float, parts: int):
             local = torch.einsum("pwi,npw->npi", group[:, :3, :3], ring[:, None] - group[:, :3, 3])
             inside = (local[..., :2].abs() <= 1 + 1e-5).all(-1)
             assert inside.any(-1).all()
+
+
+def test_huge_balls_are_seen_from_fewer_directions():
+    assert spread_cameras(48, 2.0).batch_shape == (48 * 4,)
+    assert spread_cameras(48, 4.5).batch_shape == (7 * 25,)
+    assert spread_cameras(48, 20.0).batch_shape == (6 * 400,)
+    assert (spread_cameras(3, 4.5).camera_to_world[:, :3, 3].norm(dim=-1) > 1.4 * 4.5).all()
 
 
 # --- what cannot be a mesh ----------------------------------------------------------------------------------

@@ -30,6 +30,9 @@ MOST = 1.5  # by which smoothing changes the logarithm at most: thin parts stay
 INWARDS = 0.5  # logarithm above the found level at which the surface is taken that is then moved outwards
 GROWTH = 1.25  # of the ball's radius at a time, as long as the object reaches through its border
 MOST_POINTS = 256  # along an axis of a larger ball, where the settings do not ask for more
+PARTS = 4  # of a larger ball, that all directions look at
+DIRECTIONS = 6  # at least, however large it is
+CLEARANCE = 1.5  # distance of cameras over the ball's radius, at least
 OUTSIDE = 0.5  # so much of the ball's border above the level is no object in the ball
 
 
@@ -79,21 +82,22 @@ def _in_smallest_ball(scene: Object3D, settings: MeshExportSettings) -> _Found:
     while True:
         points = min(round(settings.resolution * radius / RADIUS), max(settings.resolution, MOST_POINTS))
         field = density_grid(scene, points, radius)
-        level, opaque = settings.level, None
+        level, opaque, filled = settings.level, None, False
         if level is None:
             cameras = spread_cameras(settings.level_views, radius)
             opaque = _outline(scene, cameras)
             filled = float(opaque.float().mean()) > FILLED
-            if filled and radius >= reach:
-                raise ValueError(
-                    f"the object fills the whole ball of radius {radius:g}: it has no outline; train for more steps, "
-                    "or give a level"
-                )
             level = best_level(field, cameras, opaque, radius)
-        if radius >= reach or _border_share(field, level, radius) == 0:
-            _check_level(field, level, radius, found=settings.level is None)
-            return _Found(field, radius, level, opaque)
-        radius = min(GROWTH * radius, reach)
+        if radius < reach and (filled or _border_share(field, level, radius) > 0):
+            radius = min(GROWTH * radius, reach)
+            continue
+        if filled:
+            raise ValueError(
+                f"the object fills the whole ball of radius {radius:g}: it has no outline; train for more steps, or "
+                "give a level"
+            )
+        _check_level(field, level, radius, found=settings.level is None)
+        return _Found(field, radius, level, opaque)
 
 
 def _in_ball(resolution: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
@@ -203,17 +207,23 @@ def smoothed(field: np.ndarray, width: float, radius: float = RADIUS) -> np.ndar
 def spread_cameras(count: int, radius: float = RADIUS, field_of_view: float = 40.0) -> Cameras:
     """Cameras all around the origin, above and below too, in `count` directions (on a Fibonacci spiral).
 
-    field_of_view in degrees. Pictures are 2 wide at the origin, as training has them on average, for blur goes by the
-    picture: a larger ball is seen in parts, by cameras (count · P²,) side by side, P = ⌈radius⌉.
+    field_of_view in degrees, and less where the ball would reach to the cameras. Pictures are 2 wide at the origin, as
+    training has them on average, for blur goes by the picture: a larger ball is seen in parts, by cameras
+    (count · P²,) side by side, P = ⌈radius⌉. Of more than PARTS parts there are fewer directions instead.
     """
+    parts = math.ceil(radius / RADIUS)
+    if parts**2 > PARTS:
+        count = min(count, max(DIRECTIONS, PARTS * count // parts**2))
     index = torch.arange(count, dtype=torch.float64) + 0.5
     elevation = torch.asin(1 - 2 * index / count)
     azimuth = index * (math.pi * (3 - math.sqrt(5)))
     fov = torch.tensor(math.radians(field_of_view), dtype=torch.float64)
+    if radius * CLEARANCE > RADIUS / math.tan(0.5 * float(fov)):
+        fov = 2 * torch.atan(torch.tensor(RADIUS / (radius * CLEARANCE), dtype=torch.float64))
     cameras = orbit(azimuth, elevation, RADIUS / torch.tan(0.5 * fov), fov)
     poses, fovs = cameras.camera_to_world.float(), cameras.field_of_view.float()
-    if radius > RADIUS:
-        aside = torch.linspace(RADIUS - radius, radius - RADIUS, math.ceil(radius / RADIUS))
+    if parts > 1:
+        aside = torch.linspace(RADIUS - radius, radius - RADIUS, parts)
         x, y = (shift.flatten() for shift in torch.meshgrid(aside, aside, indexing="ij"))
         fovs = fovs.repeat_interleave(len(x))
         poses = poses[:, None].repeat(1, len(x), 1, 1)
