@@ -3,7 +3,8 @@
 Every prompt and seed is a run of `rewardsds 3d` with the weighting and one without, from the same start, kept in a
 folder of runs: what is finished is not made again, what was stopped goes on. As in the paper (arXiv 2503.09601, section
 4.2) an object is judged over 10 random views. Beside the judge: the three rewards, of which the first is optimised;
-how far neighbouring views of a turntable disagree; and second faces, by the judge of views, for prompts whose toys it
+how far neighbouring views of a turntable disagree, which grows with the contrast of the object's colours, so that it is
+told beside it, and at equal contrast too; and second faces, by the judge of views, for prompts whose toys it
 can tell. Differences are paired; intervals are bootstrapped over prompts, whose seeds are averaged first.
 
     python benchmarks/reward_gain_3d.py [--backbone gaussians] [--prompts 16] [--seeds 2] [--set NAME=VALUE …]
@@ -26,7 +27,7 @@ from rich.console import Console
 from torch import Tensor
 
 from batch import assigned, known_spec
-from paired import compare, table
+from paired import compare, compare_at_equal, table
 from record import write_record
 from rewardsds.evaluation.consistency import reprojection_error
 from rewardsds.evaluation.janus import measure_janus
@@ -108,6 +109,11 @@ def main() -> None:
             name: compare(*(results[method][name][told if name in SIDED else ...] for method in methods))
             for name in results["plain"]
             if name not in SIDED or told.any()
+        }
+        | {
+            "reprojection error at equal contrast": compare_at_equal(
+                *(results[method][name] for name in ("reprojection error", "contrast") for method in methods)
+            )
         },
     }
     print(f"{options.backbone}: {options.prompts} prompts × {options.seeds} seeds")
@@ -172,6 +178,7 @@ def measured(
         "image-reward": scores["image-reward"],
         "reprojection error": consistency.error,
         "reprojection error over contrast": consistency.relative_error,
+        "contrast": consistency.contrast,
         "back as front": janus.back_as_front if janus else math.nan,
         "fronts": janus.fronts if janus else math.nan,
         "seconds a run": result["seconds"],
