@@ -11,10 +11,10 @@ from torch import Tensor
 from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.gaussians.settings import GaussianSettings
 from rewardsds.scenes.mesh.extract import (
+    best_level,
     decimated,
     density_grid,
     extract_surface,
-    find_level,
     isosurface,
     log_density,
     opaque_pixels,
@@ -98,7 +98,8 @@ def test_floaters_go_and_cavities_too():
 @pytest.mark.parametrize("scale, shift", [(1.0, 0.0), (250.0, 40.0), (0.001, -7.0)])
 def test_the_level_is_found_whatever_the_density_s_scale(scale: float, shift: float):
     scene = Sphere(scale, shift)
-    level = find_level(scene, density_grid(scene, 40), views=6)
+    cameras = spread_cameras(6)
+    level = best_level(density_grid(scene, 40), cameras, opaque_pixels(scene, cameras, 96))
     assert (level - shift) / scale == pytest.approx(0.0, abs=0.02)
 
 

@@ -48,7 +48,8 @@ def bake_texture(
     normals = flat[covered.triangle[0][mask]]
 
     sums, weights = torch.zeros_like(places), torch.zeros(len(places))
-    cameras = spread_cameras(settings.bake_views, max(RADIUS, float(vertices.norm(dim=-1).max())))
+    radius = min(scene.reach, max(RADIUS, float(vertices.norm(dim=-1).max())))
+    cameras = spread_cameras(settings.bake_views, radius)
     for view in range(cameras.batch_shape[0]):
         camera = cameras[view]
         toward = torch.nn.functional.normalize(camera.camera_to_world[:3, 3] - places, dim=-1)

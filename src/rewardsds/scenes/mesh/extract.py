@@ -232,16 +232,6 @@ def spread_cameras(count: int, radius: float = RADIUS, field_of_view: float = 40
     return Cameras(poses, fovs)
 
 
-def find_level(scene: Object3D, field: np.ndarray, views: int = 12) -> float:
-    """The level whose surface has the silhouettes of the object: the best mean intersection over union with rendered
-    alpha > 0.5.
-
-    Levels are tried from the densities that rays meet. Raises ValueError where the object is transparent.
-    """
-    cameras = spread_cameras(views)
-    return best_level(field, cameras, _outline(scene, cameras))
-
-
 def _outline(scene: Object3D, cameras: Cameras) -> Tensor:
     """The object's opaque pixels, where levels are judged; raises ValueError where there are none."""
     opaque = opaque_pixels(scene, cameras, SILHOUETTE_SIZE)
@@ -255,7 +245,8 @@ def _outline(scene: Object3D, cameras: Cameras) -> Tensor:
 
 @torch.no_grad()
 def best_level(field: np.ndarray, cameras: Cameras, opaque: Tensor, radius: float = RADIUS) -> float:
-    """As `find_level`, of any field that grows inwards, from where the object is opaque in pictures (C, S, S)."""
+    """The level of a field that grows inwards whose surface has the silhouettes of the object: the best mean
+    intersection over union with where it is opaque in pictures (C, S, S). Levels are tried from what rays meet."""
     strongest = densest(field, cameras, opaque.shape[-1], radius)
     # Quantiles of what rays meet: a density may have any scale.
     shares = torch.linspace(0, 1, LEVELS, dtype=torch.float64)
