@@ -1,3 +1,4 @@
+import math
 import weakref
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from rewardsds.scenes.cameras import Cameras
 from rewardsds.scenes.export import (
+    fitting_distance,
     render_turntable,
     save_png,
     turntable_cameras,
@@ -53,6 +55,36 @@ def test_turntable_of_gaussians(tmp_path):
     scene = GaussianScene([torch.Generator().manual_seed(0)], GaussianSettings(initial_gaussians=200))
     write_turntable(scene.render_images, tmp_path / "t.mp4", frames=10, size=64)
     assert len(decode(tmp_path / "t.mp4")) == 10
+
+
+def bar(half: float) -> GaussianScene:
+    """Opaque Gaussians along x, from −half to half."""
+    scene = GaussianScene([torch.Generator().manual_seed(0)], GaussianSettings(initial_gaussians=60))
+    with torch.no_grad():
+        scene.means.zero_()
+        scene.means[:, 0] = torch.linspace(-half, half, 60)
+        scene.log_scales.fill_(-3.0)
+        scene.opacity_logits.fill_(4.0)
+    return scene
+
+
+@pytest.mark.parametrize("half, least, most", [(0.7, 1.0, 1.0), (1.4, 1.4, 1.75), (3.0, 3.0, 3.6)])
+def test_no_picture_of_a_turntable_cuts_the_object(half: float, least: float, most: float):
+    scene = bar(half)
+    distance = fitting_distance(scene)
+    assert least <= distance <= most
+    alpha = scene.render(turntable_cameras(36, relative_distance=distance), size=128).alpha
+    assert alpha is not None
+    assert alpha[..., [0, -1]].max() < 0.5
+    assert alpha[..., [0, -1], :].max() < 0.5
+
+
+def test_a_wide_lens_stays_out_of_the_object():
+    """At 110 degrees and a relative distance of 1 the camera is 0.7 away, within the bar."""
+    scene = bar(0.9)
+    distance = fitting_distance(scene, field_of_view=110.0)
+    assert distance / math.tan(math.radians(55)) > 0.95
+    assert fitting_distance(scene, field_of_view=20.0) == 1.0
 
 
 class Renders:

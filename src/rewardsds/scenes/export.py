@@ -17,9 +17,11 @@ from torch import Tensor
 
 from rewardsds.scenes.cameras import Cameras, orbit
 from rewardsds.scenes.files import atomic_path
+from rewardsds.scenes.object3d import Object3D
 
 RenderImages = Callable[[Cameras, int], Tensor]
 """Renders cameras (1, V) to images (1, V, 3, size, size) in [0, 1]: a scene's `render_images`."""
+OPAQUE = 0.5  # alpha from which on a picture shows a part of the object that should not be cut
 GIF_FASTEST = 50  # frames a second
 AT_ONCE = 8 * 256**2  # pixels of views that are rendered together, where pictures are wanted one by one
 
@@ -42,6 +44,27 @@ def turntable_cameras(
     distance = relative_distance / torch.tan(0.5 * fov)
     cameras = orbit(azimuth, torch.tensor(math.radians(elevation)), distance, fov)
     return Cameras(cameras.camera_to_world[None], cameras.field_of_view[None])
+
+
+def fitting_distance(
+    one: Object3D, elevation: float = 15.0, field_of_view: float = 40.0, views: int = 12, size: int = 64
+) -> float:
+    """The relative distance of a turntable whose pictures do not cut what is opaque of an object: 1, or more.
+
+    It is looked for at `views` azimuths, in pictures of `size` pixels; angles in degrees.
+    """
+    distance, farthest = 1.0, one.reach / math.cos(math.radians(0.5 * field_of_view))
+    while distance < farthest:
+        cameras = turntable_cameras(views, elevation, field_of_view, distance).to(one.device)
+        with torch.no_grad():
+            alpha = one.render(cameras, size=size).alpha
+        if alpha is None:
+            break
+        border = torch.cat([alpha[..., [0, -1], :].flatten(), alpha[..., [0, -1]].flatten()])
+        if not bool((border > OPAQUE).any()):
+            break
+        distance = min(1.1 * distance, farthest)
+    return distance
 
 
 def to_bytes(image: Tensor) -> np.ndarray:

@@ -204,11 +204,12 @@ class TurntableSettings(BaseModel):
     )
     azimuth: float = Field(default=0.0, description="Where the turn begins, degrees; 0 is the front.")
     field_of_view: float = Field(default=40.0, ge=1, le=120, description="Vertical, degrees.")
-    relative_distance: float = Field(
-        default=1.0,
+    relative_distance: float | None = Field(
+        default=None,
         gt=0,
         le=10,
-        description="Camera distance × tan(field of view / 2): larger is farther away.",
+        description="Camera distance × tan(field of view / 2): larger is farther away. null: 1, and farther where "
+        "pictures would cut the object.",
     )
     background: tuple[float, float, float] | None = Field(
         default=None, description="Colour behind the object, 0 to 1 a channel. null: the run's."

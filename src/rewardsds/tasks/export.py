@@ -12,6 +12,7 @@ from rich.console import Console
 from rewardsds.errors import RewardsdsError, SettingsError
 from rewardsds.runs.settings import changed
 from rewardsds.scenes.export import (
+    fitting_distance,
     turntable_cameras,
     turntable_frames,
     write_contact_sheet,
@@ -112,9 +113,8 @@ def check_visible(one: Object3D) -> None:
 
 def write_pictures(one: Object3D, to: ExportFormat, path: Path, look: TurntableSettings) -> None:
     frames = look.views if to == "png" else look.frames
-    cameras = turntable_cameras(
-        frames, look.elevation, look.field_of_view, look.relative_distance, look.azimuth
-    )
+    distance = look.relative_distance or fitting_distance(one, look.elevation, look.field_of_view)
+    cameras = turntable_cameras(frames, look.elevation, look.field_of_view, distance, look.azimuth)
     images = turntable_frames(partial(one.render_images, background=look.background), cameras, look.size)
     if to == "mp4":
         write_video(images, path, look.fps)

@@ -14,7 +14,7 @@ from rewardsds.rewards.base import Reward
 from rewardsds.rewards.views import OverViews
 from rewardsds.runs.loop import Job
 from rewardsds.runs.settings import changed
-from rewardsds.scenes.export import turntable_cameras, write_turntable, write_views
+from rewardsds.scenes.export import fitting_distance, turntable_cameras, write_turntable, write_views
 from rewardsds.scenes.gaussians.scene import GaussianScene
 from rewardsds.scenes.mesh.files import write_glb
 from rewardsds.scenes.mesh.scene import MeshScene
@@ -47,8 +47,11 @@ def build(settings: TextTo3DSettings) -> Job:
         for seed, one in zip(seeds, objects):
             ending = "" if len(seeds) == 1 else f"_{seed}"
             video, views, ply = f"turntable{ending}.mp4", f"views{ending}.png", f"object{ending}.ply"
-            write_turntable(one.render_images, folder / video, settings.video_frames, settings.video_size)
-            write_views(one.render_images, folder / views, size=settings.video_size)
+            size, distance = settings.video_size, fitting_distance(one)
+            write_turntable(
+                one.render_images, folder / video, settings.video_frames, size, relative_distance=distance
+            )
+            write_views(one.render_images, folder / views, size=size, relative_distance=distance)
             names += [video, views]
             if isinstance(one, GaussianScene):
                 one.export_ply(folder / ply)

@@ -259,11 +259,14 @@ class GaussianScene(Object3D):
 
     @property
     def reach(self) -> float:
-        """As `Object3D.reach`; a Gaussian ends where it adds `field.CUTOFF` to the density."""
+        """As `Object3D.reach`; a Gaussian ends where it adds `field.CUTOFF` to the density. Those that are not finite
+        are never seen, and do not count."""
         with torch.no_grad():
-            g = self.finite_gaussians()
+            g = self.gaussians()
             ends = (2 * (g.opacities / CUTOFF).clamp(min=1).log()).sqrt() * g.scales.amax(-1)
-            return max(RADIUS, float((g.means.norm(dim=-1) + ends).max()))
+            places = g.means.norm(dim=-1) + ends
+            places = places[places.isfinite()]
+            return max(RADIUS, float(places.max())) if len(places) else RADIUS
 
     def density(self, points: Tensor) -> Tensor:
         """Σ opacity · exp(−½ d²) over Gaussians, d their Mahalanobis distance (arXiv 2309.16653, section 3.2).

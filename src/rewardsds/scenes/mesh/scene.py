@@ -16,7 +16,7 @@ from rewardsds.scenes.mesh.bake import dilated
 from rewardsds.scenes.mesh.rasterise import Fragments, atlas_texels, rasterise
 from rewardsds.scenes.mesh.settings import MeshSettings
 from rewardsds.scenes.mesh.textured import TexturedMesh, check_triangles, resampled, sample_texture
-from rewardsds.scenes.object3d import Colour, Object3D
+from rewardsds.scenes.object3d import RADIUS, Colour, Object3D
 from rewardsds.scenes.settings import BackgroundSettings, CameraSettings
 
 CLOSEST_TO_PURE = 1e-3  # texture values keep this distance from 0 and 1, where logits are infinite
@@ -77,6 +77,11 @@ class MeshScene(Object3D):
         texture = dilated(self.texture().detach().cpu().permute(1, 2, 0), self._covered).permute(2, 0, 1)
         parts = (self.vertices, self.faces, self.uvs, texture.contiguous())
         return TexturedMesh(*(part.cpu().clone() for part in parts))
+
+    @property
+    def reach(self) -> float:
+        """As `Object3D.reach`."""
+        return max(RADIUS, float(self.vertices.norm(dim=-1).max())) if len(self.vertices) else RADIUS
 
     # --- seeing -----------------------------------------------------------------------------------------
 
