@@ -5,9 +5,9 @@
 RUN: folders of `rewardsds 3d`. For each the whole export (surface, atlas, texture of 1024², GLB, OBJ, page) is timed,
 in a process of its own whose peak memory is read, xatlas's included. Then the GLB is drawn by an independent renderer
 (Embree through trimesh, which needs embreex) from views that the texture was not made from, drawn as training draws
-its own, and compared with the object's own pictures on their background: PSNR at 256 × 256 pixels. Beside it what an
-opaque surface can reach at most: the PSNR of the object's own pictures with each pixel opaque, where its alpha exceeds
-a half, or background.
+its own, and compared with the object's own pictures on their background: PSNR at 256 × 256 pixels. Beside it that of
+the object's own pictures with each pixel opaque, where its alpha exceeds a half, or background: about what an opaque
+surface can reach of a soft object.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from rewardsds.scenes.object3d import RADIUS, Object3D
 CHUNK = 65_536  # points that the density is asked for at once
 SILHOUETTE_SIZE = 96  # pixels, where a level is judged
 OUTLINE_SIZE = 256  # pixels, where the surface is moved to the outlines
+OUTLINE_ALPHA = 0.55  # from which on it is inside: at a half, soft objects came out larger than they are
 LEVELS = 400  # that are tried, at most
 FILLED = 0.9  # an object of which more than this share is opaque has no outline; the ball itself covers three quarters
 TRANSPARENT = 1e-3  # an object of which no more than this share of its pictures is opaque is none
@@ -60,7 +61,8 @@ def extract_surface(scene: Object3D, settings: MeshExportSettings | None = None)
     vertices, faces = decimated(vertices, faces, settings.faces)
     if settings.level is None and settings.silhouette_views:
         cameras = spread_cameras(settings.silhouette_views, radius)
-        vertices = fit_silhouettes(vertices, faces, cameras, opaque_pixels(scene, cameras, OUTLINE_SIZE))
+        opaque = opaque_pixels(scene, cameras, OUTLINE_SIZE, OUTLINE_ALPHA)
+        vertices = fit_silhouettes(vertices, faces, cameras, opaque)
     return vertices, faces
 
 
@@ -282,20 +284,20 @@ def densest(field: np.ndarray, cameras: Cameras, size: int, radius: float = RADI
 
 
 @torch.no_grad()
-def opaque_pixels(scene: Object3D, cameras: Cameras, size: int) -> Tensor:
-    """(C, size, size) bool on the CPU: where alpha exceeds a half."""
+def opaque_pixels(scene: Object3D, cameras: Cameras, size: int, alpha: float = 0.5) -> Tensor:
+    """(C, size, size) bool on the CPU: where alpha exceeds a half, or what is given."""
     found = []
     for camera in range(cameras.batch_shape[0]):
-        alpha = scene.render(cameras[camera : camera + 1][None].to(scene.device), size=size).alpha
-        if alpha is None:
+        seen = scene.render(cameras[camera : camera + 1][None].to(scene.device), size=size).alpha
+        if seen is None:
             raise ValueError("this object renders no alpha: give a level")
-        found.append(alpha[0, :, 0].cpu())
+        found.append(seen[0, :, 0].cpu())
     alphas = torch.cat(found)
     if not bool(alphas.isfinite().all()):
         raise ValueError(
             "the object's pictures are not finite: the run has diverged; export an earlier checkpoint"
         )
-    return alphas > 0.5
+    return alphas > alpha
 
 
 # --- cleaning -----------------------------------------------------------------------------------------------
