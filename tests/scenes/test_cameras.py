@@ -88,6 +88,19 @@ def test_field_of_view_reaches_the_border():
     assert (K[0, 0] * x / z + K[0, 2]).item() == pytest.approx(32.0, abs=1e-4)
 
 
+def test_points_fall_where_the_rasterisers_matrices_put_them():
+    one = sample_orbit_group(torch.Generator().manual_seed(0))[0, 2]
+    points = torch.rand((20, 3), generator=torch.Generator().manual_seed(1)) - 0.5
+    uvs, depth, half = one.project(points)
+    pose, K = one.opencv_world_to_camera(), one.intrinsics(50, 50)
+    x, y, z = (points @ pose[:3, :3].T + pose[:3, 3]).unbind(-1)
+    torch.testing.assert_close(depth, z)
+    torch.testing.assert_close(
+        50 * uvs, torch.stack([K[0, 0] * x / z, K[1, 1] * y / z], -1) + 25, atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(half, z * torch.tan(0.5 * one.field_of_view))
+
+
 def test_world_to_camera_is_the_inverse():
     cameras = sample_orbit_group(torch.Generator().manual_seed(0), batch=3)
     product = cameras.world_to_camera() @ cameras.camera_to_world

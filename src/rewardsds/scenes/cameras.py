@@ -57,6 +57,17 @@ class Cameras:
         origins = self.camera_to_world[..., None, None, :3, 3].expand_as(directions)
         return origins, torch.nn.functional.normalize(directions, dim=-1)
 
+    def project(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the square picture of one camera shows points (P, 3) of the world.
+
+        uvs (P, 2) are 0 at its top left and 1 at its bottom right; depth (P,) is along the optical axis, and half the
+        picture's height (P,) at that depth, in world units.
+        """
+        local = (points - self.camera_to_world[:3, 3]) @ self.camera_to_world[:3, :3]
+        depth = -local[:, 2]
+        half = depth * torch.tan(0.5 * self.field_of_view)
+        return 0.5 + 0.5 * torch.stack([local[:, 0] / half, -local[:, 1] / half], dim=-1), depth, half
+
     def world_to_camera(self) -> Tensor:
         """(..., 4, 4), OpenGL axes."""
         rotation = self.camera_to_world[..., :3, :3].transpose(-1, -2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,15 +20,27 @@ START_RADIUS = 0.9  # of the ball that shapes to start from are scaled to fit in
 Colour = tuple[float, float, float]
 
 
-def into_ball(points: Tensor, radius: float = START_RADIUS) -> tuple[Tensor, float]:
-    """What brings points (M, 3) just into the ball of a radius, their bounding box around the origin: the centre (3,)
-    float64 to take from them, and then a factor. Raises ValueError where all of them lie at one place."""
+class IntoBall(NamedTuple):
+    """centre (3,) float64: what is taken from points. factor: what they are then multiplied by."""
+
+    centre: Tensor
+    factor: float
+
+    def moved(self, points: Tensor) -> Tensor:
+        """Points (M, 3) float32."""
+        return ((points.double() - self.centre) * self.factor).float()
+
+
+def into_ball(points: Tensor, radius: float = START_RADIUS) -> IntoBall:
+    """What brings points (M, 3) just into the ball of a radius, their bounding box around the origin.
+
+    Raises ValueError where all of them lie at one place."""
     places = points.double()
     centre = (places.amin(0) + places.amax(0)) / 2
     farthest = float((places - centre).norm(dim=-1).max())
     if not 0 < farthest < math.inf:
         raise ValueError("all of it lies at one point")
-    return centre, radius / farthest
+    return IntoBall(centre, radius / farthest)
 
 
 class Object3D(ABC):

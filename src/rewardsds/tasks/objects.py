@@ -142,12 +142,12 @@ def _begin_from_object(
     mesh = make_mesh(other, settings.extraction)
     vertices, colours = mesh.vertices, torch.ones_like(mesh.vertices)
     if isinstance(one, NeRFScene) and float(vertices.norm(dim=-1).max()) > RADIUS:
-        centre, factor = into_ball(vertices)
-        vertices = ((vertices.double() - centre) * factor).float()
+        fit = into_ball(vertices)
+        vertices = fit.moved(vertices)
         say(
             console,
             f"the object of {settings.init} reaches out of the ball of radius {RADIUS:g}, where a NeRF is: it is taken "
-            f"at {factor:.0%} of its size",
+            f"at {fit.factor:.0%} of its size",
         )
     part = Part(vertices, mesh.faces, colours, mesh.uvs, mesh.texture)
     shape = Shape(str(settings.init), "mesh", parts=(part,))
@@ -173,8 +173,7 @@ def _begin_from_shape(
     elif isinstance(one, GaussianScene):
         points, colours, normals = shape.surface_points(len(one), draws)
         if float(points.norm(dim=-1).max()) > one.settings.bounds:
-            centre, factor = into_ball(points, start_radius(one.settings))
-            points = ((points.double() - centre) * factor).float()
+            points = into_ball(points, start_radius(one.settings)).moved(points)
         one.start_from(points, colours, draws, normals)
     elif isinstance(one, NeRFScene):
         points, colours, _ = shape.surface_points(POINTS, draws)

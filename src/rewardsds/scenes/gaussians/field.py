@@ -83,6 +83,11 @@ def blend(
                 colour[first + p, 2] = blue[p]
 
 
+def squared_ends(opacities: Tensor) -> Tensor:
+    """(N,) squared Mahalanobis distances at which Gaussians of opacities (N,) are taken to end, see CUTOFF."""
+    return 2 * torch.log((opacities / CUTOFF).clamp(min=1.0))
+
+
 @torch.no_grad()
 def evaluate(
     points: Tensor,
@@ -107,7 +112,7 @@ def evaluate(
     )
     rotation = quaternion_to_matrix(q)  # N 3 3
     inverse = (rotation / s[:, None, :]).transpose(1, 2).contiguous()  # N 3 3
-    reach = 2 * torch.log((o / CUTOFF).clamp(min=1.0))  # N
+    reach = squared_ends(o)
     deviation = (rotation * s[:, None, :]).square().sum(-1).sqrt()  # N 3, along the world's axes
     half = 1.0001 * reach.sqrt()[:, None] * deviation  # N 3, a little more than rounding may cost
 

@@ -17,7 +17,7 @@ from rewardsds.scenes.cameras import Cameras
 from rewardsds.scenes.export import turntable_cameras
 from rewardsds.scenes.gaussians import harmonics as sh
 from rewardsds.scenes.gaussians.density import PARAMETERS
-from rewardsds.scenes.gaussians.field import CUTOFF, evaluate
+from rewardsds.scenes.gaussians.field import evaluate, squared_ends
 from rewardsds.scenes.gaussians.limits import check_count, check_gaussians
 from rewardsds.scenes.gaussians.ply import write_ply
 from rewardsds.scenes.gaussians.rasterization import rasterization
@@ -263,7 +263,7 @@ class GaussianScene(Object3D):
         are never seen, and do not count."""
         with torch.no_grad():
             g = self.gaussians()
-            ends = (2 * (g.opacities / CUTOFF).clamp(min=1).log()).sqrt() * g.scales.amax(-1)
+            ends = squared_ends(g.opacities).sqrt() * g.scales.amax(-1)
             places = g.means.norm(dim=-1) + ends
             places = places[places.isfinite()]
             return max(RADIUS, float(places.max())) if len(places) else RADIUS

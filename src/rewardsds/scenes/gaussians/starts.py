@@ -40,10 +40,10 @@ def brought_in(settings: GaussianSettings, name: str, means: Tensor, scales: Ten
     if float(means.norm(dim=-1).max()) <= settings.bounds:
         return means, scales
     try:
-        centre, factor = into_ball(means, start_radius(settings))
+        fit = into_ball(means, start_radius(settings))
     except ValueError as error:
         raise ValueError(f"{name} has no extent: {error}") from None
-    return ((means.double() - centre) * factor).float(), scales * factor
+    return fit.moved(means), scales * fit.factor
 
 
 def unblurred(scales: Tensor, blur: float) -> Tensor:

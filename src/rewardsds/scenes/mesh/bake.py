@@ -118,18 +118,14 @@ def _looked_up(
     cosine: (P,) > 0, between the surface's normals there and the way to the camera.
     """
     size = picture.shape[-1]
-    pose = camera.camera_to_world
-    local = (places - pose[:3, 3]) @ pose[:3, :3]
-    depth = -local[:, 2]
-    reach = depth * torch.tan(0.5 * camera.field_of_view)
-    uvs = 0.5 + 0.5 * torch.stack([local[:, 0] / reach, -local[:, 1] / reach], dim=-1)
+    uvs, depth, half = camera.project(places)
     index, mix = bilinear_taps(uvs, size, size)
     # The nearest of a pixel's neighbourhood: beside an edge, what is behind is not believed.
     behind = torch.where(fragments.mask, fragments.depth, fragments.depth.new_tensor(1e3))
     nearest = -torch.nn.functional.max_pool2d(-behind[None], 3, stride=1, padding=1)
     # A slanted surface is itself nearer there: what hides must be before its plane, or stripes are taken out of it.
     slope = (1 - cosine.square()).clamp(min=0).sqrt() / cosine
-    slack = HIDDEN + SPREAD * (2 * reach / size) * slope
+    slack = HIDDEN + SPREAD * (2 * half / size) * slope
     visible = nearest.reshape(-1)[index].amin(-1) > depth - slack
     found = (picture.flatten(1).T[index] * mix[..., None]).sum(1)  # P 4
     inside = ((uvs >= 0) & (uvs <= 1)).all(-1)

@@ -52,8 +52,8 @@ def extract_surface(scene: Object3D, settings: MeshExportSettings | None = None)
     field, radius, level = found.field, found.radius, found.level
     if settings.smoothing > 0 and level > 0 and float(field[np.isfinite(field)].min()) >= 0:
         field, level = smoothed(log_density(field, level), settings.smoothing, radius), 0.0
-        if found.opaque is not None:
-            level = best_level(field, spread_cameras(settings.level_views, radius), found.opaque, radius)
+        if found.seen_by is not None and found.opaque is not None:
+            level = best_level(field, found.seen_by, found.opaque, radius)
             if settings.silhouette_views:
                 level += min(INWARDS, 0.5 * (float(field.max()) - level))
         _check_smoothed(field, level)
@@ -68,12 +68,13 @@ def extract_surface(scene: Object3D, settings: MeshExportSettings | None = None)
 
 @dataclass(frozen=True)
 class _Found:
-    """field: `density_grid` over the ball of a radius. level: of the surface. opaque: pixels (C, S, S) that a level was
-    found by, None of one that was given."""
+    """field: `density_grid` over the ball of a radius. level: of the surface. seen_by, opaque: the cameras (C,) and
+    pixels (C, S, S) that a level was found by, None of one that was given."""
 
     field: np.ndarray
     radius: float
     level: float
+    seen_by: Cameras | None
     opaque: Tensor | None
 
 
@@ -84,13 +85,14 @@ def _in_smallest_ball(scene: Object3D, settings: MeshExportSettings) -> _Found:
     while True:
         points = min(round(settings.resolution * radius / RADIUS), max(settings.resolution, MOST_POINTS))
         field = density_grid(scene, points, radius)
-        level, opaque, filled = settings.level, None, False
+        level, cameras, opaque, filled = settings.level, None, None, False
         if level is None:
             cameras = spread_cameras(settings.level_views, radius)
             opaque = _outline(scene, cameras)
             filled = float(opaque.float().mean()) > FILLED
             level = best_level(field, cameras, opaque, radius)
-        if radius < reach and (filled or _border_share(field, level, radius) > 0):
+        border = _border_share(field, level, radius)
+        if radius < reach and (filled or border > 0):
             radius = min(GROWTH * radius, reach)
             continue
         if filled:
@@ -98,8 +100,8 @@ def _in_smallest_ball(scene: Object3D, settings: MeshExportSettings) -> _Found:
                 f"the object fills the whole ball of radius {radius:g}: it has no outline; train for more steps, or "
                 "give a level"
             )
-        _check_level(field, level, radius, found=settings.level is None)
-        return _Found(field, radius, level, opaque)
+        _check_level(field, level, radius, border, found=settings.level is None)
+        return _Found(field, radius, level, cameras, opaque)
 
 
 def _in_ball(resolution: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
@@ -131,15 +133,15 @@ def density_grid(scene: Object3D, resolution: int, radius: float = RADIUS) -> np
     return field
 
 
-def _check_level(field: np.ndarray, level: float, radius: float, found: bool) -> None:
-    _, inside = _in_ball(len(field), radius)
-    low, high = float(field[inside].min()), float(field.max())
+def _check_level(field: np.ndarray, level: float, radius: float, border: float, found: bool) -> None:
+    """border: its share inside the object. found: the level was found, not given."""
+    low, high = float(field[np.isfinite(field)].min()), float(field.max())
     if high <= level:
         raise ValueError(
             f"the object is empty at level {level:g}: its density is at most {high:g}; give a lower level"
             + ("" if found else ", or none to have it found")
         )
-    if low > level or _border_share(field, level, radius) > OUTSIDE:
+    if low > level or border > OUTSIDE:
         raise ValueError(
             f"at level {level:g} the object fills the whole ball of radius {radius:g} and has no surface in it: give a "
             f"higher level (its density is {low:g} to {high:g})"

@@ -374,12 +374,9 @@ def _normalised(shape: Shape) -> Shape:
     else:
         points = torch.cat([part.vertices[part.faces].reshape(-1, 3) for part in shape.parts])
     try:
-        centre, factor = into_ball(points)
+        moved = into_ball(points).moved
     except ValueError as error:
         raise ValueError(f"{shape.name} has no extent: {error}") from None
-
-    def moved(places: Tensor) -> Tensor:
-        return ((places.double() - centre) * factor).float()
 
     if shape.cloud is not None:
         return replace(shape, cloud=shape.cloud._replace(points=moved(shape.cloud.points)))

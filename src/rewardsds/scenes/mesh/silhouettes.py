@@ -43,18 +43,15 @@ def fit_silhouettes(vertices: Tensor, faces: Tensor, cameras: Cameras, opaque: T
             present = signed_distance(
                 rasterise(vertices, faces, cameras[view : view + 1], size, size).mask[0]
             )
-            pose = camera.camera_to_world
-            offset = pose[:3, 3] - vertices
-            cosine = (torch.nn.functional.normalize(offset, dim=-1) * normals).sum(-1)
-            local = -offset @ pose[:3, :3]
-            reach = -local[:, 2] * torch.tan(0.5 * camera.field_of_view)
-            uvs = 0.5 + 0.5 * torch.stack([local[:, 0] / reach, -local[:, 1] / reach], dim=-1)
+            toward = torch.nn.functional.normalize(camera.camera_to_world[:3, 3] - vertices, dim=-1)
+            cosine = (toward * normals).sum(-1)
+            uvs, _, half = camera.project(vertices)
             index, mix = bilinear_taps(uvs, size, size)
             missing = ((wanted[view] - present).reshape(-1)[index] * mix).sum(-1)  # pixels, outwards
             outline = (present.reshape(-1)[index] * mix).sum(-1).abs() < NEAR_OUTLINE
             inside = ((uvs >= 0) & (uvs <= 1)).all(-1)
             weight = (outline & inside & (cosine.abs() < OUTLINE)).float()
-            sums += weight * missing * 2 * reach / size
+            sums += weight * missing * 2 * half / size
             weights += weight
         move = (sums / weights.clamp(min=1)).clamp(-FARTHEST, FARTHEST)
         vertices = vertices + _smoothed(move, weights, spread)[:, None] * normals
